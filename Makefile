@@ -1,0 +1,78 @@
+# The only entry points. `ROOST_*` variables reach Roost, as `ROOST_PORT=9000 make run` or `make run ROOST_PORT=9000`. Each target first brings `.venv` to what the locks in requirements/ say.
+PYTHON ?= python3
+UV ?= uv
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test test-long check format bench lock clean
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+run: $(VENV)/.run ## serve on an embedded PostgreSQL (ROOST_PORT=8080, ROOST_DATA=data)
+	@exec $(BIN)/roost serve
+
+demo: $(VENV)/.run ## a shop's users at work: logs, conflicts and history in half a minute
+	@exec $(BIN)/roost demo
+
+test: $(VENV)/.dev ## every test but the long forms
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-long: $(VENV)/.dev ## the long forms: more kills, more examples, more time
+	@$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+check: $(VENV)/.dev ## format, lint, types, walls between rooms, house rules
+	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted: run 'make format'."; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/python -m pytest -q tests/unit/test_tidy.py
+
+format: $(VENV)/.dev ## rewrite the code as `make check` wants it
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+bench: $(VENV)/.bench ## Roost beside pgbench on the same PostgreSQL: a table and a plot (needs wrk)
+	@exec $(BIN)/python -m bench $(ARGS)
+
+lock: ## pin the newest allowed versions again (needs uv)
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
+	@set -e; lock() { $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --group build "$$@"; }; \
+	unset PIP_FIND_LINKS UV_FIND_LINKS; \
+	lock -o requirements/run.lock; \
+	lock -o requirements/dev.lock --group dev -c requirements/run.lock; \
+	lock -o requirements/bench.lock --group bench -c requirements/dev.lock -c requirements/run.lock
+
+clean: ## remove what was built (never the data directory)
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/results
+
+# A stamp stands for a finished step, so a second call is instant and a broken one is taken up again.
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { echo "Roost needs Python 3.11 or newer, and '$(PYTHON)' is not here: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Roost needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V): make PYTHON=/path/to/python3.11"; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) >$(VENV).log 2>&1 \
+		|| { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed (on Debian: apt install python3-venv):"; cat $(VENV).log; rm -f $(VENV).log; exit 1; }
+	@rm -f $(VENV).log
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made requirements/run.lock pyproject.toml
+	@echo "Setting up $(VENV) …"
+	@$(PIP) install --require-hashes -r requirements/run.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.lock
+	@echo "Adding what tests and checks need …"
+	@$(PIP) install --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run requirements/bench.lock
+	@echo "Adding what the bench needs …"
+	@$(PIP) install --require-hashes -r requirements/bench.lock
+	@touch $@

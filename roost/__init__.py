@@ -1,0 +1,1 @@
+"""Roost: one home for everything an application knows about a user."""

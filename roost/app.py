@@ -1,0 +1,137 @@
+"""The composition root: the only place that knows which engine, writer, reader and door belong together.
+
+`create` is what a worker process runs: an ASGI application with the settings of its environment. The other
+functions are for the command line, which works on an engine without serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from roost.authz.gate import Gate
+from roost.authz.identity import Identity
+from roost.commands.writer import Writer
+from roost.console import PAGES
+from roost.core.ports import Engine, EngineUnavailable
+from roost.crypto.signing import SigningKey
+from roost.engines import migrate as migrations
+from roost.engines.memory import Memory
+from roost.engines.postgres import Postgres
+from roost.feed.hub import Hub
+from roost.feed.tail import watch
+from roost.queries.reader import Reader
+from roost.queries.verify import Tally
+from roost.queries.verify import verify as verify_engine
+from roost.settings import Settings
+from roost.wire.http import build
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_SWEEP_INTERVAL_S = 600
+_SWEEP_ANSWERS = 1_000
+
+log = structlog.get_logger(__name__)
+
+
+def clock() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def engine_of(settings: Settings) -> Engine:
+    """The engine that the settings name. Its URL must be known: `roost serve` starts the embedded one first."""
+    if settings.engine == "memory:":
+        return Memory()
+    if settings.engine is None:
+        msg = "the embedded engine has not been started"
+        raise ValueError(msg)
+    limits = settings.limits
+    return Postgres(
+        settings.engine,
+        settings,
+        page_bytes_max=limits.page_bytes_max,
+        snapshot_bytes_max=limits.snapshot_bytes_max,
+    )
+
+
+class App:
+    """One worker: everything it holds open lives from the server's start-up to its shutdown."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine = engine_of(settings)
+        self._hub = Hub(settings.waiters_max)
+        self._writer = Writer(self._engine, settings, clock=clock, committed=self._hub.publish)
+        gate = Gate(self._writer, Reader(self._engine, settings), self._hub)
+        identity = Identity(SigningKey.load_or_create(settings.data), clock)
+        self._wire = build(gate, identity, settings, clock, PAGES)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._wire(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await self._engine.open()
+        # The server that is about to stop this worker says so: held long polls are answered at once.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._hub.drain)
+        self._tasks = [
+            asyncio.create_task(watch(self._engine, self._hub, self._settings.tail_interval_s)),
+            asyncio.create_task(_sweep(self._engine, self._settings)),
+        ]
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._writer.close()
+        await self._engine.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _sweep(engine: Engine, settings: Settings) -> None:
+    """Forget idempotency answers that are too old to be asked for again."""
+    while True:
+        with contextlib.suppress(EngineUnavailable):
+            before = clock() - timedelta(hours=settings.limits.idempotency_hours)
+            while await engine.forget_answers(before, _SWEEP_ANSWERS) == _SWEEP_ANSWERS:
+                pass
+        await asyncio.sleep(_SWEEP_INTERVAL_S)
+
+
+def create() -> App:
+    """The application of a worker process, from the `ROOST_*` variables of its environment."""
+    return App(Settings.from_env(os.environ))
+
+
+async def migrate(settings: Settings) -> list[str]:
+    """Bring the engine's schema up to date; the names of the migrations that this applied."""
+    if settings.engine is None or settings.engine == "memory:":
+        return []
+    applied = await migrations.migrate(settings.engine, region=settings.region, timeout_s=settings.engine_timeout_s)
+    return [f"{migration.version:04}_{migration.name}" for migration in applied]
+
+
+async def verify(settings: Settings, report: Callable[[str], None]) -> Tally:
+    """Fold every log and compare; `report` gets a line for each difference."""
+    engine = engine_of(settings)
+    await engine.open()
+    try:
+        return await verify_engine(engine, report)
+    finally:
+        await engine.close()

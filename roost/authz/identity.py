@@ -1,0 +1,80 @@
+"""Who a token says that its bearer is.
+
+A token is a JWT that this node's data directory signed (EdDSA), with the claims `iss` ("roost"), `sub`, `kind`,
+`iat` and `exp`. Checking a signature costs more than a read of a document, so a token that was good is remembered
+until it expires. Every failure is `UNAUTHENTICATED`, and tells the bearer no more than what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from roost.authz.principal import Principal
+from roost.core.errors import Code, RoostError
+from roost.core.ids import check_user
+from roost.crypto.signing import BadSignature, SigningKey
+
+ISSUER = "roost"
+TOKEN_CHARS_MAX = 8_192
+CACHED_TOKENS_MAX = 10_000
+SKEW_S = 30
+"""How far ahead of ours the clock of whoever issued a token may be."""
+
+
+class _Claims(msgspec.Struct, frozen=True, omit_defaults=True):
+    iss: str
+    sub: str
+    kind: Literal["user", "service", "admin"]
+    iat: int
+    exp: int
+    nbf: int = 0
+
+
+_decode_claims = msgspec.json.Decoder(_Claims).decode
+
+
+class Identity:
+    """Issues tokens and recognises them again."""
+
+    def __init__(self, key: SigningKey, clock: Callable[[], datetime]) -> None:
+        self._key = key
+        self._clock = clock
+        self._known: dict[str, tuple[Principal, int]] = {}
+
+    def issue(self, kind: Literal["user", "service", "admin"], id: str, ttl_s: int) -> str:  # noqa: A002  # the field's name
+        """A token for `id`, good for `ttl_s` seconds from now. Raises `INVALID_NAME`."""
+        now = int(self._clock().timestamp())
+        claims = _Claims(iss=ISSUER, sub=check_user(id), kind=kind, iat=now, exp=now + ttl_s)
+        return self._key.sign(msgspec.to_builtins(claims))
+
+    def authenticate(self, token: str) -> Principal:
+        """The principal that `token` stands for, or raise `UNAUTHENTICATED`."""
+        now = self._clock().timestamp()
+        known = self._known.get(token)
+        principal, expires = known or self._verify(token, now)
+        if now >= expires:
+            self._known.pop(token, None)
+            raise RoostError(Code.UNAUTHENTICATED, "The token has expired; ask for a new one.")
+        if known is None:
+            if len(self._known) >= CACHED_TOKENS_MAX:
+                del self._known[next(iter(self._known))]
+            self._known[token] = principal, expires
+        return principal
+
+    def _verify(self, token: str, now: float) -> tuple[Principal, int]:
+        if len(token) > TOKEN_CHARS_MAX:
+            raise RoostError(Code.UNAUTHENTICATED, f"A token is at most {TOKEN_CHARS_MAX} characters long.")
+        try:
+            claims = _decode_claims(self._key.open(token))
+            subject = check_user(claims.sub)
+        except (BadSignature, msgspec.DecodeError, UnicodeDecodeError, RoostError):
+            raise RoostError(Code.UNAUTHENTICATED, "The token is not one that this server issued.") from None
+        if claims.iss != ISSUER:
+            raise RoostError(Code.UNAUTHENTICATED, "The token is not one that this server issued.")
+        if max(claims.nbf, claims.iat) > now + SKEW_S:
+            raise RoostError(Code.UNAUTHENTICATED, "The token is not valid yet; is a clock wrong?")
+        return Principal(claims.kind, subject), claims.exp

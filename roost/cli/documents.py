@@ -1,0 +1,240 @@
+"""Commands on users' documents and logs, against a running server: get, put, patch, delete, history, events, users."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from roost.cli.connection import connect, refusals
+from roost.cli.output import PANEL, examples, fail, show, show_line
+from roost.cli.profile import DEFAULT_PROFILE, ProfileName, Token, Url
+from roost.client import Event, Json, SyncUser
+from roost.core import jsonvalue
+from roost.core.errors import RoostError as CoreError
+from roost.core.limits import Limits
+
+User = Annotated[str, typer.Argument(help="Whose log.", metavar="USER", show_default=False)]
+Collection = Annotated[str, typer.Argument(help="Such as preferences.", metavar="COLLECTION", show_default=False)]
+Key = Annotated[str, typer.Argument(help="The document's key.", metavar="KEY", show_default=False)]
+Value = Annotated[
+    str, typer.Argument(metavar="JSON", help="As JSON; - or nothing reads standard input.", show_default=False)
+]
+IfVersion = Annotated[
+    int | None, typer.Option(help="Only over this version; 0: only if there is none.", show_default=False)
+]
+Limit = Annotated[int | None, typer.Option(help="At most so many.", min=1, show_default="all")]
+
+
+def get(
+    user: User,
+    collection: Annotated[str | None, typer.Argument(metavar="COLLECTION", show_default=False)] = None,
+    key: Annotated[str | None, typer.Argument(metavar="KEY", show_default=False)] = None,
+    *,
+    at_seq: Annotated[int | None, typer.Option(help="As it was at this seq.", show_default=False)] = None,
+    at: Annotated[
+        str | None, typer.Option(help="As it was at this time, such as 2026-11-22T10:00.", show_default=False)
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="With version, seq and time, not only the value.")] = False,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """Show a document; without KEY, a collection; without COLLECTION, everything that a user has."""
+    moment = _moment(at)
+    with refusals(), connect(url, token, profile) as client:
+        found = client.user(user)
+        if collection is not None and key is not None:
+            document = found.docs(collection).get(key, at_seq=at_seq, at=moment)
+            if document is None:
+                fail(f"There is no {collection}/{key} of {user}.", f"`roost get {user}` shows what there is.")
+            show(document if full else document.value)
+            return
+        snapshot = found.snapshot(at_seq=at_seq, at=moment)
+        if collection is not None:
+            documents = snapshot.docs.get(collection, {})
+            show(documents if full else {key: document.value for key, document in documents.items()})
+        elif full:
+            show(snapshot)
+        else:
+            show({name: {key: it.value for key, it in docs.items()} for name, docs in snapshot.docs.items()})
+
+
+def put(
+    user: User,
+    collection: Collection,
+    key: Key,
+    value: Value = "-",
+    *,
+    if_version: IfVersion = None,
+    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if there is no document.")] = False,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """Write a document."""
+    given = _json(value)
+    with refusals(), connect(url, token, profile) as client:
+        document = client.user(user).docs(collection).put(key, given, if_version=if_version, if_absent=if_absent)
+        show({"version": document.version, "seq": document.seq})
+
+
+def patch(
+    user: User,
+    collection: Collection,
+    key: Key,
+    value: Value = "-",
+    *,
+    if_version: IfVersion = None,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """Change a document, and show it: an object is a merge patch (RFC 7396), an array a JSON Patch (RFC 6902)."""
+    given = _json(value)
+    with refusals(), connect(url, token, profile) as client:
+        docs = client.user(user).docs(collection)
+        if isinstance(given, list):
+            show(docs.patch(key, given, if_version=if_version).value)
+        else:
+            show(docs.merge(key, given, if_version=if_version).value)
+
+
+def delete(
+    user: User,
+    collection: Collection,
+    key: Key,
+    *,
+    if_version: IfVersion = None,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """Delete a document. Its history stays."""
+    with refusals(), connect(url, token, profile) as client:
+        found = client.user(user)
+        version = found.docs(collection).delete(key, if_version=if_version)
+        show({"version": version, "seq": found.seq})
+
+
+def history(
+    user: User,
+    collection: Collection,
+    key: Key,
+    *,
+    limit: Limit = None,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """List a document's versions, newest first, a line each."""
+    with refusals(), connect(url, token, profile) as client:
+        versions = client.user(user).docs(collection).history(key)
+        for version in itertools.islice(versions, limit):
+            show_line(version)
+
+
+def events(
+    user: User,
+    *,
+    after: Annotated[int, typer.Option(help="Only events after this seq.", min=0)] = 0,
+    limit: Limit = None,
+    collections: Annotated[
+        str | None, typer.Option(help="Only of these collections: carts,wishes", show_default=False)
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each new event, until Ctrl-C.")] = False,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """List a user's log in order, an event a line."""
+    names = collections.split(",") if collections else None
+    with refusals(), connect(url, token, profile) as client:
+        found = client.user(user)
+        stream = found.follow(after, collections=names) if follow else _log(found, after, names)
+        for event in itertools.islice(stream, limit):
+            show_line(event)
+
+
+def users(
+    user: Annotated[str | None, typer.Argument(metavar="USER", help="Only this one.", show_default=False)] = None,
+    *,
+    limit: Limit = None,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """List users, a line each, or show where one user's log stands."""
+    with refusals(), connect(url, token, profile) as client:
+        if user is not None:
+            show(client.user(user).get())
+            return
+        for info in itertools.islice(client.users(), limit):
+            show_line(info)
+
+
+def _log(user: SyncUser, after: int, collections: list[str] | None) -> Iterator[Event]:
+    """All events that there are now."""
+    while True:
+        log = user.events(after, collections=collections)
+        yield from log.events
+        if log.seq == after:
+            return
+        after = log.seq
+
+
+def _json(text: str) -> Json:
+    """A JSON value from an argument or, for `-`, from standard input."""
+    body = text.encode("utf-8", "surrogateescape")
+    if text == "-":
+        if sys.stdin.isatty():
+            fail("A JSON value is needed.", "Give it as the last argument, or on standard input.", code=2)
+        body = sys.stdin.buffer.read()
+    try:
+        return jsonvalue.decode(body, Limits())
+    except CoreError as error:
+        hint = "" if text == "-" else """In a shell, quote it twice: '"dark"', '{"theme": "dark"}'."""
+        fail(f"This is not a JSON value: {error.detail}", hint, code=2)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A time as people write it; without a zone, this machine's is meant."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        fail(f"{text!r} is not a time.", "Write it as 2026-11-22T10:00 or 2026-11-22T10:00:00Z.", code=2)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command, lines in _EXAMPLES.items():
+        app.command(rich_help_panel=PANEL, epilog=examples(*lines))(command)
+
+
+_EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
+    get: (
+        "roost get ada",
+        "roost get ada preferences ui",
+        "roost get ada preferences ui --at-seq 12",
+        "roost get ada carts --at 2026-11-22T10:00",
+    ),
+    put: (
+        """roost put ada preferences ui '{"theme": "dark"}'""",
+        "roost put ada preferences ui - < ui.json",
+        """roost put ada carts main '{"items": []}' --if-version 7""",
+    ),
+    patch: (
+        """roost patch ada preferences ui '{"theme": null, "size": 12}'""",
+        """roost patch ada wishes list '[{"op": "add", "path": "/-", "value": "tea"}]'""",
+    ),
+    delete: ("roost delete ada preferences ui",),
+    history: ("roost history ada preferences ui --limit 5",),
+    events: ("roost events ada", "roost events ada --after 12 --collections carts,wishes", "roost events ada --follow"),
+    users: ("roost users", "roost users ada"),
+}

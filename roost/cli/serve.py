@@ -1,0 +1,173 @@
+"""The commands of whoever runs a node: they work on its data directory and its engine, not over HTTP."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+import typer
+
+from roost.node.directory import CannotStart
+from roost.node.signals import Stopped
+from roost.settings import Settings
+
+if TYPE_CHECKING:
+    from roost.node.serve import Node
+
+app = typer.Typer()
+
+DATA = typer.Option("--data", metavar="DIR", help="The data directory.", show_default="ROOST_DATA, else ./data")
+ENGINE = typer.Option(
+    "--engine",
+    metavar="URL",
+    help="A PostgreSQL, as postgresql://user@host/database, in place of the embedded one.",
+    show_default="ROOST_ENGINE",
+)
+Data = Annotated[Path | None, DATA]
+Engine = Annotated[str | None, ENGINE]
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+TTL_S_MAX = 3650 * UNITS_S["d"]
+PANEL = "On the node"
+
+
+@app.command(rich_help_panel=PANEL)
+def serve(
+    data: Data = None,
+    engine: Engine = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on.", show_default="ROOST_HOST, else 127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The port; 0 for any free one.", show_default="ROOST_PORT, else 8080")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that serve.", show_default="ROOST_WORKERS, else 1")
+    ] = None,
+) -> None:
+    """Serve, on an embedded PostgreSQL unless --engine names another. Ctrl-C stops everything."""
+    settings = settings_of(data=data, engine=engine, host=host, port=port, workers=workers)
+    from roost.node import logs
+    from roost.node import serve as node
+
+    logs.configure(settings.log_level)
+    try:
+        node.serve(settings, _welcome)
+    except Stopped:
+        return
+
+
+@app.command(rich_help_panel=PANEL)
+def migrate(data: Data = None, engine: Engine = None) -> None:
+    """Bring the engine's schema to this release's. `roost serve` does so by itself."""
+    import asyncio
+
+    from roost import app as composition
+    from roost.node.serve import engine_at
+
+    with engine_at(settings_of(data=data, engine=engine)) as settings:
+        applied = asyncio.run(composition.migrate(settings))
+    for name in applied:
+        typer.echo(f"applied {name}")
+    typer.echo("The schema is up to date.")
+
+
+@app.command(rich_help_panel=PANEL)
+def verify(data: Data = None, engine: Engine = None) -> None:
+    """Fold every log and compare it with documents, positions and heads; beside a running server too.
+
+    Prints what differs; the status is 1 if anything does.
+    """
+    import asyncio
+
+    from roost import app as composition
+    from roost.node.serve import engine_at
+
+    with engine_at(settings_of(data=data, engine=engine)) as settings:
+        tally = asyncio.run(composition.verify(settings, typer.echo))
+    typer.echo(
+        f"{tally.users:,} users, {tally.events:,} events and {tally.documents:,} documents in {tally.lanes} lanes: "
+        + (f"{tally.differences:,} differences." if tally.differences else "all as the logs say.")
+    )
+    if tally.differences:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PANEL)
+def token(
+    data: Data = None,
+    user: Annotated[str | None, typer.Option(metavar="USER", help="For this user's state only.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="For everything, as an administrator.")] = False,
+    service: Annotated[str | None, typer.Option(metavar="NAME", help="For everything, as this service.")] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long it is good: 90s, 15m, 12h, 30d.", show_default="30d"),
+    ] = None,
+) -> None:
+    """Print a token, signed with the key in the data directory, for --user, --admin or --service."""
+    if (user is not None) + admin + (service is not None) != 1:
+        raise typer.BadParameter("name one of --user USER, --admin and --service NAME")
+    settings = settings_of(data=data)
+    from roost.node import directory
+
+    if not directory.exists(settings.data):
+        raise CannotStart(f"{settings.data} is no data directory of Roost's: run `roost serve` first, or name it.")
+    ttl_s = settings.token_ttl_s if ttl is None else seconds(ttl)
+    if user is not None:
+        typer.echo(_issue(settings, "user", user, ttl_s))
+    elif service is not None:
+        typer.echo(_issue(settings, "service", service, ttl_s))
+    else:
+        typer.echo(_issue(settings, "admin", "admin", ttl_s))
+
+
+def settings_of(**options: object) -> Settings:
+    """The settings of the environment and of the command's options. Raises `CannotStart`."""
+    try:
+        return Settings.from_env(os.environ, **options)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise CannotStart(f"A setting is wrong: {error}: look at the options and the ROOST_* variables.") from error
+
+
+def seconds(text: str) -> int:
+    """A time as `90s`, `15m`, `12h` or `30d`, in seconds. Raises `typer.BadParameter`."""
+    found = re.fullmatch(r"([1-9]\d{0,8})([smhd])", text)
+    if not found or (time_s := int(found[1]) * UNITS_S[found[2]]) > TTL_S_MAX:
+        raise typer.BadParameter(f"{text!r} is no time like 90s, 15m, 12h or 30d, of at most ten years")
+    return time_s
+
+
+def _issue(settings: Settings, kind: Literal["user", "service", "admin"], name: str, ttl_s: int) -> str:
+    from roost.authz.identity import Identity
+    from roost.crypto.signing import SigningKey, SigningKeyError
+
+    try:
+        key = SigningKey.load_or_create(settings.data)
+        return Identity(key, partial(datetime.now, UTC)).issue(kind, name, ttl_s)
+    except SigningKeyError as error:
+        raise CannotStart(str(error)) from error
+
+
+def _welcome(node: Node) -> None:
+    """Say where the server is and how to talk to it; plain where nobody watches."""
+    from rich.console import Console
+    from rich.text import Text
+
+    show = partial(Console(highlight=False, soft_wrap=True, emoji=False).print, sep="")
+    user_token = _issue(node.settings, "user", "ada", node.settings.token_ttl_s)
+    document = f"{node.url}/v1/users/ada/docs/preferences/ui"
+    bearer = f'-H "Authorization: Bearer {user_token}"'
+    data = shlex.quote(str(node.settings.data))
+    show("Roost serves at ", Text(node.url, "bold green"))
+    show("  data directory  ", Text(str(node.settings.data), "bold"), " (new)" if node.fresh else "")
+    show("  API             ", Text(f"{node.url}/docs"))
+    show("  admin token     ", Text(f"roost token --admin --data {data}"))
+    show("  stop            Ctrl-C\n")
+    show("Write a document as the user ada, then read it:\n")
+    show(Text(f"curl -X PUT {document} {bearer} -H 'Content-Type: application/json' -d '{{\"theme\": \"dark\"}}'\n"))
+    show(Text(f"curl {document} {bearer}\n"))

@@ -1,0 +1,128 @@
+"""One group commit: many commands of many users in one transaction of the engine.
+
+Load → decide → append. Strangers share the transaction, so a command that is refused is refused alone, and a
+commit whose outcome is not known (the connection broke) is settled before anything is tried again: under the
+same locks, which wait for the old transaction to end, the log itself tells whether its events are there.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from roost.commands import answers
+from roost.core.commands import Accepted, AppendLog, Change, Command
+from roost.core.decide import OpenLog, Rules, decide
+from roost.core.errors import RoostError
+from roost.core.events import Event
+from roost.core.ids import lane_of
+from roost.core.ports import AnswerRef, Appendix, DocumentRef, Engine, EventRef, Loaded, StoredAnswer, Transaction
+
+Outcome = Accepted | RoostError
+
+
+class GroupCommit:
+    """The commands of one transaction; `run` may be repeated until it does not raise."""
+
+    def __init__(self, engine: Engine, commands: list[Command], rules: Rules) -> None:
+        self._engine = engine
+        self._commands = commands
+        self._rules = rules
+        self._users = sorted({command.user for command in commands}, key=lambda user: (lane_of(user), user))
+        self._unknown: tuple[list[Outcome], tuple[str, Event] | None] | None = None
+
+    async def run(self, at: datetime) -> list[Outcome]:
+        """The outcome of each command, in order, once all is durable. Raises what the engine raises."""
+        async with self._engine.transaction() as tx:
+            heads, created = await tx.lock(self._users, at)
+            settled = await self._settle(tx)
+            if settled is not None:
+                return settled
+            logs = {user: OpenLog(heads[user], fresh=user in created) for user in self._users}
+            loaded = await self._load(tx, logs)
+            stored: dict[AnswerRef, StoredAnswer] = {}
+            outcomes = [self._decide(command, logs[command.user], loaded, stored, at) for command in self._commands]
+            appendix = _appendix(logs, stored)
+            abandoned = [user for user, log in logs.items() if not log.wanted]
+            if appendix.events or appendix.answers or abandoned:
+                # From here on a broken connection leaves it open whether this was committed.
+                self._unknown = outcomes, appendix.events[0] if appendix.events else None
+                await tx.append(appendix, abandoned)
+        return outcomes
+
+    async def _settle(self, tx: Transaction) -> list[Outcome] | None:
+        """The outcomes of an earlier attempt, if that one was committed after all."""
+        if self._unknown is None:
+            return None
+        outcomes, first = self._unknown
+        self._unknown = None
+        if first is None:
+            return None
+        user, event = first
+        ref = EventRef(user, event.seq)
+        found = (await tx.load([], [], [ref])).events.get(ref)
+        return outcomes if found == event else None
+
+    async def _load(self, tx: Transaction, logs: dict[str, OpenLog]) -> Loaded:
+        documents: set[DocumentRef] = set()
+        wanted: set[AnswerRef] = set()
+        events: set[EventRef] = set()
+        for command in self._commands:
+            log = logs[command.user]
+            if isinstance(command, Change):
+                for op in command.ops:
+                    documents.add(DocumentRef(command.user, op.collection, op.key))
+                    if op.kind == "restore":
+                        events.add(EventRef(command.user, op.argument))
+                if command.idempotency is not None:
+                    wanted.add(AnswerRef(command.user, command.idempotency.key))
+            elif isinstance(command, AppendLog):
+                for event in command.events:
+                    documents.add(DocumentRef(command.user, event.collection, event.key))
+                    if event.seq <= log.head.seq:
+                        events.add(EventRef(command.user, event.seq))
+        loaded = await tx.load(list(documents), list(wanted), list(events))
+        replayed = [
+            ref for stored in loaded.answers.values() for ref in answers.decode(stored.answer).events(stored.ref.user)
+        ]
+        if replayed:
+            loaded.events.update((await tx.load([], [], replayed)).events)
+        for (user, collection, key), document in loaded.documents.items():
+            logs[user].documents[collection, key] = document
+        for (user, seq), event in loaded.events.items():
+            logs[user].events[seq] = event
+        return loaded
+
+    def _decide(
+        self, command: Command, log: OpenLog, loaded: Loaded, stored: dict[AnswerRef, StoredAnswer], at: datetime
+    ) -> Outcome:
+        named = command.idempotency if isinstance(command, Change) else None
+        if named is None:
+            return _outcome(log, command, at, self._rules)
+        ref = AnswerRef(command.user, named.key)
+        earlier = stored.get(ref) or loaded.answers.get(ref)
+        if earlier is not None and earlier.at > at - timedelta(hours=self._rules.limits.idempotency_hours):
+            if earlier.fingerprint != named.fingerprint:
+                return answers.reused()
+            answer = answers.decode(earlier.answer)
+            events = {need: log.event(need.seq) for need in answer.events(command.user)}
+            return answer.replay(command.user, {need: event for need, event in events.items() if event is not None})
+        outcome = _outcome(log, command, at, self._rules)
+        stored[ref] = StoredAnswer(ref, named.fingerprint, answers.encode(outcome), at)
+        return outcome
+
+
+def _outcome(log: OpenLog, command: Command, at: datetime, rules: Rules) -> Outcome:
+    try:
+        return decide(log, command, at, rules)
+    except RoostError as refusal:
+        return refusal
+
+
+def _appendix(logs: dict[str, OpenLog], stored: dict[AnswerRef, StoredAnswer]) -> Appendix:
+    appendix = Appendix([], [], [], list(stored.values()))
+    for user, log in logs.items():
+        if log.appended:
+            appendix.heads.append(log.head)
+            appendix.documents.extend((user, log.documents[changed]) for changed in log.changed)
+            appendix.events.extend((user, event) for event in log.appended)
+    return appendix

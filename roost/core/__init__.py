@@ -1,0 +1,1 @@
+"""Pure: what Roost means. No I/O, no clock, no randomness."""

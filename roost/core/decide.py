@@ -1,0 +1,230 @@
+"""What becomes of a command: the whole write side's judgement, as a pure function of a log and a command.
+
+`decide` either returns the events that the command means, leaving the log's working copy as it is after
+them, or refuses and leaves it untouched. Preconditions, conflict policies and limits are settled here, under
+the lock that the caller holds, so that of two writers that race exactly one wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from roost.core import jsonvalue, patch
+from roost.core.commands import Absent, Accepted, Anything, AppendLog, Change, Command, Op, Versions, Written
+from roost.core.errors import Code, RoostError
+from roost.core.events import Document, DocumentId, Event, Head, Kind
+from roost.core.limits import Limits
+
+
+class Rules(NamedTuple):
+    """What decisions depend on besides the log: the limits, and each collection's conflict policy."""
+
+    limits: Limits
+    policy_of: Callable[[str], str]
+
+
+class OpenLog:
+    """A user's log, locked, with what the commands of this transaction name loaded; it grows as they are decided.
+
+    `fresh` means that the user did not exist before; `documents` include tombstones; `events` are older
+    events that a command needs, by seq; `appended` are the new ones.
+    """
+
+    def __init__(self, head: Head, *, fresh: bool) -> None:
+        self.head = head
+        self.fresh = fresh
+        self.documents: dict[DocumentId, Document] = {}
+        self.events: dict[int, Event] = {}
+        self.appended: list[Event] = []
+        self.changed: set[DocumentId] = set()
+        self.wanted = not fresh
+
+    def event(self, seq: int) -> Event | None:
+        """An event that was loaded, or appended since."""
+        if self.appended and seq >= self.appended[0].seq:
+            index = seq - self.appended[0].seq
+            return self.appended[index] if index < len(self.appended) else None
+        return self.events.get(seq)
+
+
+class Draft:
+    """The events of one command on their way into a log: visible to the command's later ops, to nobody else yet."""
+
+    def __init__(self, log: OpenLog) -> None:
+        self._log = log
+        self.events: list[Event] = []
+        self.documents: dict[DocumentId, Document] = {}
+        self.counts: dict[str, int] | None = None
+
+    @property
+    def seq(self) -> int:
+        """The log's seq with this draft."""
+        return self._log.head.seq + len(self.events)
+
+    def find(self, document: DocumentId) -> Document | None:
+        """A document with this draft, or its tombstone."""
+        return self.documents.get(document) or self._log.documents.get(document)
+
+    def count(self, collection: str) -> int:
+        """How many documents a collection has with this draft."""
+        return self._counts.get(collection, 0)
+
+    @property
+    def collections(self) -> int:
+        """How many collections have documents with this draft."""
+        return len(self._counts)
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        return self._log.head.counts if self.counts is None else self.counts
+
+    def append(self, event: Event) -> None:
+        """Add the next event."""
+        before = self.find((event.collection, event.key))
+        document = Document(event.collection, event.key, event.seq, event.value, event.at)
+        difference = (event.value is not None) - (before is not None and before.value is not None)
+        if difference:
+            self.counts = dict(self._counts)
+            self.counts[event.collection] = self.counts.get(event.collection, 0) + difference
+            if not self.counts[event.collection]:
+                del self.counts[event.collection]
+        self.documents[event.collection, event.key] = document
+        self.events.append(event)
+
+    def commit(self) -> None:
+        """Make it part of the log."""
+        log, head = self._log, self._log.head
+        log.wanted = True
+        if self.events:
+            log.head = Head(head.user, self.seq, head.floor, head.created_at, self.events[-1].at, dict(self._counts))
+            log.documents |= self.documents
+            log.changed |= self.documents.keys()
+            log.appended += self.events
+
+
+def decide(log: OpenLog, command: Command, at: datetime, rules: Rules) -> Accepted:
+    """Carry `command` out on `log`, or raise the `RoostError` that it is refused with.
+
+    `at` is the time of the transaction; events never go back in time, whatever the clock does.
+    """
+    draft = Draft(log)
+    created = not log.wanted
+    written: tuple[Written, ...] = ()
+    if isinstance(command, Change):
+        written = _change(log, draft, command, max(at, log.head.updated_at), rules)
+    elif isinstance(command, AppendLog):
+        for index, event in enumerate(command.events):
+            _append(log, draft, event, f"/events/{index}")
+    draft.commit()
+    return Accepted(log.head.seq, written, created=created)
+
+
+def _change(log: OpenLog, draft: Draft, change: Change, at: datetime, rules: Rules) -> tuple[Written, ...]:
+    written = []
+    for index, op in enumerate(change.ops):
+        try:
+            before = draft.find((op.collection, op.key))
+            if before is not None and before.value is None:
+                before = None
+            _check(op, before, rules)
+            value = _value(op, before, log, draft, rules)
+            if before is None:
+                _check_room(op, draft, rules.limits)
+        except RoostError as refusal:
+            if change.batch:
+                refusal.pointer = f"/ops/{index}{refusal.pointer or ''}"
+            raise
+        kind: Kind = "put" if value is not None else "delete"
+        event = Event(draft.seq + 1, kind, op.collection, op.key, value, at, change.actor, change.device)
+        draft.append(event)
+        written.append(Written(event, created=before is None))
+    return tuple(written)
+
+
+def _check(op: Op, before: Document | None, rules: Rules) -> None:
+    """Hold the precondition, and the collection's policy, against the document as it stands."""
+    condition = op.condition
+    if isinstance(condition, Anything):
+        if before is not None and rules.policy_of(op.collection) == "cas":
+            detail = (
+                f"Documents of {op.collection!r} are replaced only by a write that names their version: send If-Match."
+            )
+            raise RoostError(Code.PRECONDITION_REQUIRED, detail)
+        return
+    if isinstance(condition, Versions):
+        holds = before is not None and before.version in condition.versions
+    else:
+        holds = (before is None) == isinstance(condition, Absent)
+    if not holds:
+        detail = "The document does not exist." if before is None else f"The document is at version {before.version}."
+        raise RoostError(Code.VERSION_CONFLICT, detail, current=before)
+
+
+def _value(op: Op, before: Document | None, log: OpenLog, draft: Draft, rules: Rules) -> bytes | None:
+    """The document's value after `op`; None if it is to be deleted."""
+    if op.kind == "put":
+        value: bytes = op.argument
+        return value
+    if op.kind == "merge":
+        base = None if before is None else _decoded(before)
+        return jsonvalue.encode_value(patch.merge(base, op.argument), rules.limits)
+    if op.kind == "restore":
+        return _restored(op, log, draft)
+    if before is None:
+        raise RoostError(Code.NOT_FOUND, "There is no such document.")
+    if op.kind == "delete":
+        return None
+    patched = patch.apply(_decoded(before), op.argument)
+    jsonvalue.check(patched, rules.limits)
+    return jsonvalue.encode_value(patched, rules.limits)
+
+
+def _decoded(document: Document) -> Any:
+    return msgspec.json.decode(document.value or b"null")
+
+
+def _restored(op: Op, log: OpenLog, draft: Draft) -> bytes:
+    version: int = op.argument
+    event = next((event for event in draft.events if event.seq == version), None) or log.event(version)
+    if event is None or (event.collection, event.key) != (op.collection, op.key):
+        if 0 < version <= log.head.floor:
+            raise RoostError(Code.CURSOR_COMPACTED, f"Versions up to {log.head.floor} are no longer kept.")
+        raise RoostError(Code.NOT_FOUND, f"The document has no version {version}.")
+    if event.value is None:
+        raise RoostError(Code.NOT_FOUND, f"Version {version} is the document's deletion: it has no value.")
+    return event.value
+
+
+def _check_room(op: Op, draft: Draft, limits: Limits) -> None:
+    count = draft.count(op.collection)
+    if count >= limits.documents_max:
+        detail = f"A collection holds at most {limits.documents_max} documents of one user."
+        raise RoostError(Code.LIMIT_REACHED, detail)
+    if not count and draft.collections >= limits.collections_max:
+        raise RoostError(Code.LIMIT_REACHED, f"A user has at most {limits.collections_max} collections.")
+
+
+def _append(log: OpenLog, draft: Draft, event: Event, pointer: str) -> None:
+    if event.seq <= log.head.floor:
+        raise RoostError(
+            Code.CURSOR_COMPACTED, f"Events up to {log.head.floor} are no longer kept here.", pointer=pointer
+        )
+    if event.seq <= log.head.seq:
+        if log.event(event.seq) != event:
+            detail = f"The log already has another event {event.seq}."
+            raise RoostError(Code.LOG_CONFLICT, detail, pointer=pointer)
+        return
+    if event.seq != draft.seq + 1:
+        detail = f"The log stands at {draft.seq}, so event {event.seq} cannot follow."
+        raise RoostError(Code.LOG_CONFLICT, detail, pointer=pointer)
+    latest = draft.events[-1].at if draft.events else (log.head.updated_at if log.head.seq else event.at)
+    if event.at < latest:
+        raise RoostError(Code.LOG_CONFLICT, "The event is older than the one before it.", pointer=pointer)
+    before = draft.find((event.collection, event.key))
+    if event.kind == "delete" and (before is None or before.value is None):
+        raise RoostError(Code.LOG_CONFLICT, "The event deletes what does not exist.", pointer=pointer)
+    draft.append(event)

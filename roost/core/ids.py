@@ -1,0 +1,62 @@
+"""Names of users, collections and keys, and the lane that a user belongs to."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+from roost.core.errors import Code, RoostError
+from roost.core.limits import COLLECTION_CHARS_MAX, IDEMPOTENCY_KEY_CHARS_MAX, KEY_BYTES_MAX, USER_CHARS_MAX
+
+LANES = 64
+"""Lanes of a region. Fixed when a database is first migrated; changing it would move users between lanes."""
+
+USER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@|~-]{0,%d}" % (USER_CHARS_MAX - 1)
+COLLECTION_PATTERN = r"[a-z][a-z0-9_]{0,%d}" % (COLLECTION_CHARS_MAX - 1)
+
+_user = re.compile(USER_PATTERN).fullmatch
+_collection = re.compile(COLLECTION_PATTERN).fullmatch
+_idempotency_key = re.compile(r"[\x21-\x7e]{1,%d}" % IDEMPOTENCY_KEY_CHARS_MAX).fullmatch
+# C0 and C1 controls, DEL, the slash that separates path segments, and surrogates, which UTF-8 cannot hold.
+_not_in_key = re.compile("[\x00-\x1f\x7f-\x9f/\ud800-\udfff]").search
+
+
+def check_user(user: str) -> str:
+    """Return `user`, or raise `INVALID_NAME`."""
+    if not _user(user):
+        raise RoostError(Code.INVALID_NAME, f"A user is {USER_PATTERN}.")
+    return user
+
+
+def check_collection(collection: str) -> str:
+    """Return `collection`, or raise `INVALID_NAME`."""
+    if not _collection(collection):
+        raise RoostError(Code.INVALID_NAME, f"A collection is {COLLECTION_PATTERN}.")
+    return collection
+
+
+def check_key(key: str) -> str:
+    """Return `key`, or raise `INVALID_NAME`."""
+    if not key or _not_in_key(key) or (len(key) * 4 > KEY_BYTES_MAX and len(key.encode()) > KEY_BYTES_MAX):
+        raise RoostError(
+            Code.INVALID_NAME, f"A key is 1 to {KEY_BYTES_MAX} bytes of UTF-8 without control characters or '/'."
+        )
+    return key
+
+
+def check_idempotency_key(key: str) -> str:
+    """Return `key`, or raise `INVALID_REQUEST`."""
+    if not _idempotency_key(key):
+        raise RoostError(
+            Code.INVALID_REQUEST,
+            f"An Idempotency-Key is 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters.",
+        )
+    return key
+
+
+def lane_of(user: str) -> int:
+    """The lane of a user: BLAKE2b-64 of the UTF-8 id, modulo `LANES`.
+
+    The same on every node and release, unlike Python's `hash`.
+    """
+    return int.from_bytes(blake2b(user.encode(), digest_size=8).digest(), "big") % LANES

@@ -1,0 +1,1 @@
+"""Databases that Roost runs on: one PostgreSQL-wire engine, the embedded server, and memory, the reference."""

@@ -1,0 +1,118 @@
+"""Connections to a PostgreSQL-wire engine, and what their errors mean to Roost.
+
+Whatever the driver raises is translated here, once: the engine is unavailable, the transaction lost a race,
+or it is a bug and passes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+
+from roost.core.ports import EngineFull, EngineUnavailable, TransactionLost
+
+Connection = Any
+"""A connection or record of the driver, which has no types of its own."""
+Record = Any
+
+# Every hot statement is a handful of index look-ups for each row of its arrays. A plan made while a table was
+# small or not analysed yet would scan it, and stay in the connection's cache while the table grows.
+PLANNER = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+
+_LOST = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+)
+_FULL = (asyncpg.DiskFullError,)
+_GONE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.PostgresIOError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.InvalidSchemaNameError,
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into those of `roost.core.ports`."""
+    try:
+        yield
+    except _LOST as error:
+        raise TransactionLost from error
+    except _FULL as error:
+        raise EngineFull from error
+    except _GONE as error:
+        raise EngineUnavailable(f"The engine does not answer ({type(error).__name__}).") from error
+
+
+class Connections:
+    """A bounded set of connections of one purpose, opened when they are first needed.
+
+    Waiting for a free one, opening it and each statement are bounded by `timeout_s`.
+    """
+
+    def __init__(self, url: str, *, size: int, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._pool: asyncpg.Pool = asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=size,
+            timeout=timeout_s,
+            command_timeout=timeout_s,
+            # Roost leaves no state on a connection, so the usual reset between two uses would be a wasted round trip.
+            reset=_no_reset,
+            max_inactive_connection_lifetime=300,
+            server_settings={**PLANNER, "application_name": "roost"},
+        )
+
+    async def open(self) -> None:
+        """Get ready; connects to nothing yet."""
+        with translated():
+            await self._pool
+
+    async def close(self) -> None:
+        """End every connection, at once."""
+        self._pool.terminate()
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Connection]:
+        """A connection, for one statement or transaction at a time."""
+        with translated():
+            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def moment(self) -> AsyncIterator[Connection]:
+        """A connection on which every statement sees one and the same moment."""
+        async with self.use() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Record]:
+        """All rows of one statement."""
+        async with self.use() as connection:
+            rows: list[Record] = await connection.fetch(statement, *arguments)
+            return rows
+
+
+async def _no_reset(connection: Connection) -> None:
+    pass

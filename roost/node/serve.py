@@ -1,0 +1,83 @@
+"""What `roost serve` does, in order: port, data directory, engine, schema, workers; and all of it back again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import msgspec
+
+from roost import app
+from roost.engines.embedded import Embedded
+from roost.node import directory
+from roost.node.directory import CannotStart, DataDirectory, InUse, Run
+from roost.node.port import reserve
+from roost.node.signals import stopped_by_signals
+from roost.node.workers import Workers
+from roost.settings import Settings
+
+MEMORY = "memory:"
+SPARE_CONNECTIONS = 1_024
+"""Connections that a worker takes beside its long polls."""
+
+
+class Node(NamedTuple):
+    """A server that is up. `settings` are those of its workers; `fresh` if it has just made its data directory."""
+
+    settings: Settings
+    url: str
+    fresh: bool
+
+
+def serve(settings: Settings, up: Callable[[Node], None]) -> None:
+    """Serve until a signal asks to stop; `up` is called once, when the server answers.
+
+    Raises `CannotStart` or `EngineUnavailable`; nothing is left running then.
+    """
+    if settings.engine == MEMORY and settings.workers > 1:
+        raise CannotStart("The engine memory: is one process's own: use --workers 1.")
+    with ExitStack() as stack:
+        stack.enter_context(stopped_by_signals())
+        port = reserve(settings.host, settings.port)
+        stack.callback(port.reservation.close)
+        fresh = not directory.exists(settings.data)
+        owned = stack.enter_context(DataDirectory.open(settings.data, app.clock))
+        engine = settings.engine or stack.enter_context(Embedded(owned.path))
+        settings = msgspec.structs.replace(settings, data=owned.path, engine=engine, port=port.number)
+        asyncio.run(app.migrate(settings))
+        owned.announce(Run(os.getpid(), port.url, engine))
+        os.environ.update(settings.to_env())
+        if settings.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="roost-"))
+        Workers(
+            port,
+            settings.workers,
+            connections_max=settings.waiters_max + SPARE_CONNECTIONS,
+            up=lambda: up(Node(settings, port.url, fresh)),
+        ).run()
+
+
+@contextmanager
+def engine_at(settings: Settings) -> Iterator[Settings]:
+    """The settings with the URL of their engine: the named one, a running server's, or one that runs for the while.
+
+    Raises `CannotStart` or `EngineUnavailable`.
+    """
+    if settings.engine is not None:
+        yield settings
+        return
+    if not directory.exists(settings.data):
+        raise CannotStart(f"{settings.data} is no data directory of Roost's: name it with --data.")
+    with ExitStack() as stack:
+        stack.enter_context(stopped_by_signals())
+        try:
+            owned = stack.enter_context(DataDirectory.open(settings.data, app.clock))
+        except InUse:
+            engine = directory.running(settings.data).engine
+        else:
+            engine = stack.enter_context(Embedded(owned.path))
+        yield msgspec.structs.replace(settings, engine=engine)

@@ -1,0 +1,40 @@
+"""Batched point reads: the documents that are asked for while a query is under way are the next query."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from roost.batcher import Batcher
+from roost.core.ports import DocumentRef, Engine, EngineUnavailable, Point
+from roost.settings import Settings
+
+_PAUSE_S = 0.05
+
+
+class Points:
+    """Strong reads of single documents: each sees every write that was acknowledged before it was asked for."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._batcher: Batcher[DocumentRef, Point] = Batcher(
+            self._run,
+            runners=settings.readers,
+            batch_max=settings.batch_commands_max,
+            queue_max=settings.queue_commands_max,
+            timeout_s=settings.engine_timeout_s,
+        )
+
+    async def get(self, ref: DocumentRef) -> Point:
+        """The document as it is now. Raises `UNAVAILABLE` or `OVERLOADED`."""
+        return await self._batcher.submit(ref)
+
+    async def _run(self, refs: list[DocumentRef], deadline: float) -> Sequence[Point]:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await self._engine.points(refs)
+            except EngineUnavailable:
+                if loop.time() + _PAUSE_S >= deadline:
+                    raise
+            await asyncio.sleep(_PAUSE_S)

@@ -1,0 +1,80 @@
+"""Every setting, and every limit of a process, in one frozen value.
+
+`from_env` reads `ROOST_<NAME IN CAPITALS>`; the command line overrides; `to_env` hands the result to worker
+processes. Limits that decide what a log may hold are `roost.core.limits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+
+from roost.core.limits import Limits
+
+Policy = Literal["cas", "lww"]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Times in seconds and sizes in bytes where the name says so."""
+
+    data: Path = Path("data")
+    """Everything a node keeps of its own: the signing key, and the embedded engine's files."""
+    engine: str | None = None
+    """The URL of a PostgreSQL; None for the embedded one, `memory:` for the reference engine (tests)."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    region: str = "local"
+    """The region that this engine's lanes are in."""
+    default_policy: Policy = "lww"
+    policies: dict[str, Policy] = {}
+    """Conflict policies by collection, where they differ from the default."""
+    log_level: str = "info"
+
+    writers: int = 2
+    """Group-commit writers a worker; each owns a share of the lanes and one connection."""
+    readers: int = 2
+    """Connections a worker for batched point reads."""
+    pool: int = 4
+    """Connections a worker for every other read."""
+    batch_commands_max: int = 256
+    queue_commands_max: int = 4_096
+    """Commands (or point reads) waiting in a worker; one more is answered `overloaded`."""
+    pages_max: int = 64
+    """Reads of the pool waiting in a worker; one more is answered `overloaded`."""
+    waiters_max: int = 20_000
+    """Long polls held by a worker; one more is answered `overloaded`."""
+    engine_timeout_s: float = 10.0
+    """How long a request waits for the engine, retries included, before it is answered `unavailable`."""
+    body_timeout_s: float = 30.0
+    """How long a request's body may take to arrive."""
+    tail_interval_s: float = 0.1
+    """How often a worker that holds long polls looks for commits of other workers."""
+    token_ttl_s: int = 30 * 24 * 3600
+    limits: Limits = Limits()
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str], **overrides: object) -> Self:
+        """Settings from `ROOST_*` variables; overrides that are None do not count. Raises `msgspec.ValidationError`."""
+        given: dict[str, object] = {}
+        for field in msgspec.structs.fields(cls):
+            text = env.get(f"ROOST_{field.name.upper()}")
+            if text is not None:
+                given[field.name] = msgspec.json.decode(text) if text.startswith("{") else text
+        given.update({name: value for name, value in overrides.items() if value is not None})
+        return msgspec.convert(given, cls, strict=False, dec_hook=lambda kind, value: kind(value))
+
+    def to_env(self) -> dict[str, str]:
+        """The `ROOST_*` variables from which `from_env` makes the same settings again."""
+        env = {}
+        for name, value in msgspec.to_builtins(self, enc_hook=str).items():
+            if value is not None:
+                env[f"ROOST_{name.upper()}"] = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return env
+
+    def policy_of(self, collection: str) -> Policy:
+        """The conflict policy of a collection."""
+        return self.policies.get(collection, self.default_policy)

@@ -1,0 +1,1 @@
+"""Pure: the conversation between server and device."""

@@ -1,0 +1,50 @@
+"""An answer as a handler gives it back, and the headers and times that answers share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+Header = tuple[bytes, bytes]
+
+JSON: Header = (b"content-type", b"application/json")
+NO_STORE: Header = (b"cache-control", b"no-store")
+# State may rest in its owner's own cache, but is asked for anew each time, with the ETag.
+PRIVATE: Header = (b"cache-control", b"private, no-cache")
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Answer(msgspec.Struct, gc=False):
+    """Status, headers and body. What every answer carries (`Roost-Request-Id`, `Content-Length`) comes later."""
+
+    status: int
+    headers: list[Header]
+    body: bytes = b""
+
+
+def etag(version: int) -> Header:
+    """`ETag: "<version>"`."""
+    return (b"etag", b'"%d"' % version)
+
+
+def seq_header(seq: int) -> Header:
+    """`Roost-Seq: <seq>`."""
+    return (b"roost-seq", b"%d" % seq)
+
+
+def last_modified(at: datetime) -> Header:
+    """`Last-Modified`, as HTTP writes dates; not `strftime`, which follows the locale."""
+    at = at.astimezone(UTC)
+    text = (
+        f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month]} {at.year:04} "
+        f"{at.hour:02}:{at.minute:02}:{at.second:02} GMT"
+    )
+    return (b"last-modified", text.encode())
+
+
+def stamp(at: datetime) -> str:
+    """A time as JSON carries it: RFC 3339 in UTC, always with microseconds, so that text order is time order."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

@@ -1,0 +1,38 @@
+"""Cursors of lists: opaque to clients, and good only for the list that gave them.
+
+A cursor is base64url of a format byte, a hash of the list it belongs to, and the last name of its page. The hash
+is no secret and proves nothing about rights (the gate sees to those): it finds honest mistakes.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import blake2b
+
+from roost.core.errors import Code, RoostError
+
+_FORMAT = b"\x01"
+_LIST_BYTES = 6
+
+
+def make(of: tuple[str, ...], last: str) -> str:
+    """The cursor that goes on after `last` in the list that `of` names."""
+    return urlsafe_b64encode(_prefix(of) + last.encode()).decode().rstrip("=")
+
+
+def read(of: tuple[str, ...], cursor: str) -> str:
+    """The name after which the list goes on, or raise `INVALID_REQUEST`. The name is still to be checked."""
+    prefix = _prefix(of)
+    try:
+        raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        last = raw.removeprefix(prefix).decode()
+    except ValueError:
+        raise RoostError(Code.INVALID_REQUEST, "`after` is not a cursor that a list gave.") from None
+    # Encoding it again tells apart what the decoder takes and what we would have given.
+    if not raw.startswith(prefix) or make(of, last) != cursor:
+        raise RoostError(Code.INVALID_REQUEST, "`after` is not a cursor that this list gave.")
+    return last
+
+
+def _prefix(of: tuple[str, ...]) -> bytes:
+    return _FORMAT + blake2b("\0".join(of).encode(), digest_size=_LIST_BYTES).digest()

@@ -1,0 +1,115 @@
+"""Events over HTTP: poll a user's log, hold the poll until something happens, take in an exported log."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET
+
+from roost.core import events as core
+from roost.core.commands import AppendLog
+from roost.core.errors import Code, RoostError
+from roost.core.ids import check_collection, check_key
+from roost.core.limits import Limits
+from roost.wire import decoding, shapes
+from roost.wire.answer import JSON, PRIVATE, Answer, seq_header, stamp
+from roost.wire.documents import page_size, stored_value
+from roost.wire.operations import Body, Operation, Reply
+from roost.wire.request import Request
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def get_events(request: Request) -> Answer:
+    """A piece of the log; with `wait`, an empty one is held until there is an event."""
+    query: shapes.LogQuery = request.query
+    user = request.user
+    if (request.header(b"accept") or "").partition(";")[0].strip().lower() == "text/event-stream":
+        raise RoostError(Code.NOT_ACCEPTABLE, "Events are not streamed here yet: poll, with `wait`.")
+    collections = None
+    if query.collections is not UNSET:
+        collections = sorted({check_collection(name) for name in query.collections.split(",")})
+    work = request.context.gate.log(
+        request.principal, user, query.after, page_size(request), collections, float(query.wait)
+    )
+    log = await (request.unless_gone(work) if query.wait else work)
+    body = _encode(shapes.Log([_shape(event) for event in log.events], log.reached, log.head.floor))
+    return Answer(200, [JSON, seq_header(log.head.seq), PRIVATE], body)
+
+
+async def append_events(request: Request) -> Answer:
+    """Append events that another Roost exported."""
+    user = request.user
+    limits = request.context.limits
+    given = decoding.body(await request.body(), shapes.NewEvents, limits).events
+    events = tuple(_event(event, limits, f"/events/{index}") for index, event in enumerate(given))
+    principal = request.principal
+    accepted = await request.context.gate.append_log(principal, AppendLog(user, events, principal.actor))
+    return Answer(200, [JSON, seq_header(accepted.seq), PRIVATE], _encode(shapes.LogSeq(accepted.seq)))
+
+
+def _shape(event: core.Event) -> shapes.Event:
+    return shapes.Event(
+        event.seq,
+        event.kind,
+        event.collection,
+        event.key,
+        msgspec.Raw(event.value or b"null"),
+        stamp(event.at),
+        event.actor,
+        event.device,
+        UNSET if event.mutation is None else event.mutation,
+    )
+
+
+def _event(event: shapes.Event, limits: Limits, pointer: str) -> core.Event:
+    try:
+        check_collection(event.collection)
+        check_key(event.key)
+    except RoostError as error:
+        error.pointer = pointer
+        raise
+    value = None
+    if event.kind == "put":
+        value = stored_value(event.value, limits, f"{pointer}/value")
+    elif event.value is not None:
+        raise RoostError(Code.INVALID_REQUEST, "A `delete` has the value null.", pointer=f"{pointer}/value")
+    at = decoding.instant(event.at, "at", f"{pointer}/at")
+    mutation = None if event.mutation is UNSET else event.mutation
+    return core.Event(
+        event.seq, event.kind, event.collection, event.key, value, at, event.actor, event.device, mutation
+    )
+
+
+_EVENTS = "/v1/users/{user}/events"
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        _EVENTS,
+        get_events,
+        "Read a user's log, or wait for what comes next.",
+        (Reply(200, "Events in `seq` order, without holes.", shapes.Log, ("Roost-Seq",)),),
+        tag="Events",
+        errors=(Code.NOT_FOUND, Code.NOT_ACCEPTABLE, Code.CURSOR_AHEAD, Code.CURSOR_COMPACTED),
+        query=shapes.LogQuery,
+    ),
+    Operation(
+        "POST",
+        _EVENTS,
+        append_events,
+        "Append events of an exported log.",
+        (Reply(200, "The log has all of them.", shapes.LogSeq, ("Roost-Seq",)),),
+        tag="Events",
+        errors=(
+            Code.INVALID_JSON,
+            Code.LOG_CONFLICT,
+            Code.CURSOR_COMPACTED,
+            Code.TOO_LARGE,
+            Code.UNSUPPORTED_MEDIA_TYPE,
+            Code.LIMIT_REACHED,
+        ),
+        body=Body({"application/json": shapes.NewEvents}),
+        description="For admins and services. Events that the log has already are compared and skipped, so it may be "
+        "repeated without an idempotency key.",
+    ),
+)

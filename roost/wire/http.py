@@ -1,0 +1,162 @@
+"""The HTTP door: from an ASGI request to a handler, and from whatever comes of it to an answer.
+
+Starlette finds the route; its Request and Response classes are left out, because they cost more than the rest
+of a point read together. What is true of every request happens here once: it gets an id, its token is checked,
+its query decoded, a refusal becomes a problem document, an error that nobody foresaw becomes one that tells
+nothing and a log line that tells all, and it is counted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from time import perf_counter
+
+import structlog
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from roost.authz.gate import Gate
+from roost.authz.identity import Identity
+from roost.core.errors import Code, RoostError
+from roost.settings import Settings
+from roost.wire import decoding, openapi, problems
+from roost.wire.answer import Answer, Header
+from roost.wire.contract import OPERATIONS
+from roost.wire.metrics import UNKNOWN_ROUTE, RouteMetrics
+from roost.wire.operations import Operation
+from roost.wire.request import ClientGone, Context, Request
+
+_CLIENT_GONE = 499
+_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+_PAGE_HEADERS: list[Header] = [(b"cache-control", b"no-cache"), (b"referrer-policy", b"no-referrer")]
+
+log = structlog.get_logger(__name__)
+
+
+def build(
+    gate: Gate,
+    identity: Identity,
+    settings: Settings,
+    clock: Callable[[], datetime],
+    pages: Sequence[tuple[str, bytes]] = (),
+) -> ASGIApp:
+    """The ASGI application of the whole contract.
+
+    `pages` are HTML pages (path, body) that are served as they are, to anybody. `clock` dates request ids.
+    """
+    context = Context(gate, identity, settings, settings.limits)
+    document = openapi.generate(OPERATIONS, settings.limits)
+    fixed = [("/openapi.json", b"application/json", document)]
+    fixed += [(path, b"text/html; charset=utf-8", body) for path, body in pages]
+    operations: dict[str, list[Operation]] = {}
+    for operation in (*OPERATIONS, *(_fixed(path, media_type, body) for path, media_type, body in fixed)):
+        operations.setdefault(operation.path, []).append(operation)
+    routes = [Route(path, Endpoint(context, clock, path, offered)) for path, offered in operations.items()]
+    router = Router(routes, redirect_slashes=False, default=Endpoint(context, clock, UNKNOWN_ROUTE, []))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000, "reason": "There are no WebSockets here yet."})
+            return
+        # Routing works on the path as it was sent, so that `%2F` does not split a segment.
+        scope["path"] = scope["raw_path"].decode("latin-1")
+        await router.app(scope, receive, send)
+
+    return app
+
+
+class Endpoint:
+    """One path with all of its methods, or, without operations, everything that is not served."""
+
+    def __init__(
+        self, context: Context, clock: Callable[[], datetime], path: str, operations: Sequence[Operation]
+    ) -> None:
+        self._context = context
+        self._clock = clock
+        self._path = path
+        self._operations = {operation.method: operation for operation in operations}
+        if "GET" in self._operations:
+            self._operations["HEAD"] = self._operations["GET"]
+        self._metrics = {method: RouteMetrics(method, path) for method in (*self._operations, "OPTIONS")}
+        self._other_metrics = RouteMetrics("other", path)
+        self._allow = (b"allow", ", ".join((*self._operations, "OPTIONS")).encode())
+        self._debug = context.settings.log_level == "debug"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        started = perf_counter()
+        method = scope["method"]
+        request = Request(scope, receive, self._context, _request_id(self._clock))
+        answer = await self._answer(request, method)
+        await _send(answer, request.id, send, with_body=method != "HEAD")
+        seconds = perf_counter() - started
+        self._metrics.get(method, self._other_metrics).record(answer.status, seconds)
+        if self._debug:
+            log.debug("request", request_id=request.id, method=method, route=self._path, status=answer.status, seconds=seconds)
+
+    async def _answer(self, request: Request, method: str) -> Answer:
+        operation = self._operations.get(method)
+        if operation is None:
+            return self._unserved(request, method)
+        try:
+            request.operation = operation
+            if not operation.public:
+                request.principal = self._context.identity.authenticate(request.token)
+            request.query = decoding.query(request.scope["query_string"], operation.query, self._context.limits)
+            answer = await operation.handler(request)
+        except RoostError as error:
+            return self._refuse(error, request)
+        except ClientGone:
+            # Nobody reads this; the status, which is nginx's for it, is for the metrics.
+            return Answer(_CLIENT_GONE, [])
+        except Exception:
+            log.exception("request failed", request_id=request.id, method=method, route=self._path)
+            detail = f"The server failed to answer. Its log has more under the request id {request.id}."
+            return problems.answer(RoostError(Code.INTERNAL, detail), request.id)
+        return answer
+
+    def _unserved(self, request: Request, method: str) -> Answer:
+        if not self._operations:
+            return problems.answer(RoostError(Code.NOT_FOUND, "Nothing is served at this path."), request.id)
+        if method == "OPTIONS":
+            return Answer(HTTPStatus.NO_CONTENT, [self._allow])
+        answer = problems.answer(RoostError(Code.METHOD_NOT_ALLOWED, "The path has other methods."), request.id)
+        answer.headers.append(self._allow)
+        return answer
+
+    def _refuse(self, error: RoostError, request: Request) -> Answer:
+        answer = problems.answer(error, request.id)
+        body = request.operation.body
+        if error.code is Code.UNSUPPORTED_MEDIA_TYPE and body is not None:
+            name = b"accept-patch" if request.operation.method == "PATCH" else b"accept"
+            answer.headers.append((name, ", ".join(body.content).encode()))
+        return answer
+
+
+async def _send(answer: Answer, request_id: str, send: Send, *, with_body: bool) -> None:
+    status, headers, body = int(answer.status), answer.headers, answer.body
+    headers.append((b"roost-request-id", request_id.encode()))
+    headers.append(_NOSNIFF)
+    if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body if with_body else b""})
+
+
+def _request_id(clock: Callable[[], datetime]) -> str:
+    """An id that sorts by time: milliseconds since 1970, then 64 random bits."""
+    return f"{int(clock().timestamp() * 1000):011x}{os.urandom(8).hex()}"
+
+
+def _fixed(path: str, media_type: bytes, body: bytes) -> Operation:
+    """A public operation that answers with what was known at start-up."""
+    headers: list[Header] = [(b"content-type", media_type), *_PAGE_HEADERS]
+
+    async def get_fixed(_: Request) -> Answer:
+        return Answer(HTTPStatus.OK, list(headers), body)
+
+    handler: Callable[[Request], Awaitable[Answer]] = get_fixed
+    return Operation("GET", path, handler, "", (), tag="", public=True)
