@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from bench.drivers import CLIENTS, CONNECTIONS, Action, Measure, Pgbench, find_wrk, wrk
+from bench.drivers import CLIENTS, CONNECTIONS, Action, Measure, Meter, Pgbench, find_wrk, wrk
 from bench.grow import grow
 from bench.postgres import BenchFailed, Postgres, running_in
 from bench.report import Round, Scene, machine, write
@@ -93,15 +94,19 @@ class Bench:
 
     def _scene(self, server: Server, documents: int, rounds: int) -> None:
         assert self._pgbench
+        postgres = self._pgbench.postgres = running_in(self._data)
         taken = []
         for number in range(1, rounds + 1):
             seconds = self._options.seconds
-            measures = {
-                "-N": self._pgbench.measure("-N", seconds=seconds),
-                "put": self._load(server, "put", documents, seconds),
-                "-S": self._pgbench.measure("-S", seconds=seconds),
-                "get": self._load(server, "get", documents, seconds),
-            }
+            measures: dict[str, Measure] = {}
+            for kind, load in (
+                ("-N", partial(self._pgbench.measure, "-N", seconds=seconds)),
+                ("put", partial(self._load, server, "put", documents, seconds)),
+                ("-S", partial(self._pgbench.measure, "-S", seconds=seconds)),
+                ("get", partial(self._load, server, "get", documents, seconds)),
+            ):
+                meter = Meter(server.processes, postgres.processes)
+                measures[kind] = meter.read(load())
             taken.append(Round(measures))
             rates = "  ".join(f"{kind} {measure.rate:,.0f}/s" for kind, measure in measures.items())
             say(f"{documents:>9,} documents, {server.workers} worker(s), round {number} of {rounds}: {rates}")

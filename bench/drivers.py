@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import statistics
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bench.postgres import BenchFailed, Postgres
+from bench.processes import cpu_s
 
 CONNECTIONS = 128
 THREADS = 2
@@ -37,6 +40,30 @@ class Measure(NamedTuple):
     requests: int
     refused: int = 0
     broken: int = 0
+    server_us: float = 0
+    """Processor time a request of Roost's processes, then of PostgreSQL's, then of the load generator."""
+    postgres_us: float = 0
+    load_us: float = 0
+
+
+class Meter:
+    """Processor time that a run costs, by who spends it."""
+
+    def __init__(self, server: Callable[[], list[int]], postgres: Callable[[], list[int]]) -> None:
+        self._who = (server, postgres)
+        self._before = self._now()
+
+    def _now(self) -> list[float]:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return [*(cpu_s(processes()) for processes in self._who), children.ru_utime + children.ru_stime]
+
+    def read(self, measure: Measure) -> Measure:
+        """The measure of what ran since this was made, with what a request of it cost."""
+        server, postgres, load = (
+            1e6 * (now - before) / max(1, measure.requests)
+            for now, before in zip(self._now(), self._before, strict=True)
+        )
+        return measure._replace(server_us=server, postgres_us=postgres, load_us=load)
 
 
 def find_wrk() -> str:
@@ -84,17 +111,20 @@ def wrk(url: str, token: str, action: Action, *, users: int, seed: int, seconds:
 
 
 class Pgbench:
-    """pgbench's own tables in a database of their own, on the PostgreSQL that Roost runs on."""
+    """pgbench's own tables in a database of their own, on the PostgreSQL that Roost runs on.
+
+    `postgres` is where that listens now: another place each time that Roost starts.
+    """
 
     def __init__(self, postgres: Postgres, rows: int) -> None:
         """Make `rows` accounts, a multiple of 100,000: pgbench's own unit."""
-        self._postgres = postgres
+        self.postgres = postgres
         self._folder = Path(tempfile.mkdtemp(prefix="roost-pgbench-"))
         postgres.query("CREATE DATABASE pgbench")
         self._pgbench("-i", "-q", "-s", str(max(1, rows // 100_000)), timeout_s=120)
 
     def _pgbench(self, *arguments: str, timeout_s: float) -> str:
-        return self._postgres.run("pgbench", *arguments, database="pgbench", folder=self._folder, timeout_s=timeout_s)
+        return self.postgres.run("pgbench", *arguments, database="pgbench", folder=self._folder, timeout_s=timeout_s)
 
     def measure(self, kind: Literal["-N", "-S"], *, seconds: int) -> Measure:
         """16 clients, prepared statements, no vacuum before; times are sampled from pgbench's log."""

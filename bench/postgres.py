@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.processes import descendants
 from roost.engines.embedded import DATABASE, ROLE
 from roost.engines.embedded.binaries import find
 
@@ -21,6 +22,8 @@ class Postgres(NamedTuple):
     binaries: Path
     socket: Path
     port: int
+    pid: int
+    """Of the postmaster."""
 
     def run(self, program: str, *arguments: str, database: str = DATABASE, folder: Path, timeout_s: float) -> str:
         """Run one of PostgreSQL's programs in `folder`; its output, or `BenchFailed`."""
@@ -38,6 +41,10 @@ class Postgres(NamedTuple):
             raise BenchFailed(f"{program} failed: {done.stderr.strip()[-400:]}")
         return done.stdout
 
+    def processes(self) -> list[int]:
+        """The postmaster and every process under it."""
+        return [self.pid, *descendants(self.pid)]
+
     def query(self, sql: str) -> str:
         """What psql prints for one statement, unaligned."""
         return self.run("psql", "-XAtqc", sql, folder=Path("/"), timeout_s=120).strip()
@@ -47,6 +54,6 @@ def running_in(data: Path) -> Postgres:
     """The PostgreSQL of a data directory that is being served; its lock file says where it listens."""
     try:
         lock = (data / "postgres" / "postmaster.pid").read_text().splitlines()
-        return Postgres(find().folder, Path(lock[4]), int(lock[3]))
+        return Postgres(find().folder, Path(lock[4]), int(lock[3]), int(lock[0]))
     except (OSError, IndexError, ValueError) as error:
         raise BenchFailed(f"No PostgreSQL runs in {data}: {error}") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.drivers import Measure
-from bench.server import Memory
+from bench.processes import Memory
 
 TARGETS = {"put": 1.0, "get": 0.4}
 NAMES = {"put": "PUT", "get": "strong GET", "-N": "pgbench -N", "-S": "pgbench -S"}
@@ -76,6 +76,20 @@ def table(scenes: list[Scene]) -> list[str]:
     return lines
 
 
+def cost_table(scenes: list[Scene]) -> list[str]:
+    """Processor time of a request or transaction, by who spends it: what a busy machine disturbs least."""
+    lines = [
+        "| documents | workers | | Roost µs | PostgreSQL µs | load generator µs | together |",
+        "| ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for scene in scenes:
+        for kind in ("put", "-N", "get", "-S"):
+            costs = [scene.median(kind, field) for field in ("server_us", "postgres_us", "load_us")]
+            cells = " | ".join(f"{cost:.0f}" for cost in (*costs, sum(costs)))
+            lines.append(f"| {scene.documents:,} | {scene.workers} | {NAMES[kind]} | {cells} |")
+    return lines
+
+
 def memory_table(scenes: list[Scene]) -> list[str]:
     """Memory of each worker, as Markdown."""
     lines = ["| documents | workers | RSS of each, MB | PSS of each, MB |", "| ---: | ---: | --- | --- |"]
@@ -89,7 +103,7 @@ def write(folder: Path, scenes: list[Scene], notes: list[str]) -> str:
     """Write latest.md, latest.json and latest.png to `folder`; returns the text of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     text = "\n".join(["# Roost beside pgbench", "", *(f"- {note}" for note in notes), "", *table(scenes), ""])
-    text += "\n".join(["", *memory_table(scenes), ""])
+    text += "\n".join(["", *cost_table(scenes), "", *memory_table(scenes), ""])
     (folder / "latest.md").write_text(text)
     everything = [
         {

@@ -11,20 +11,14 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from bench.postgres import BenchFailed
+from bench.processes import Memory, command_of, descendants, memory_of
 
 READY_S = 60
 STOP_S = 40
 ROOST = (sys.executable, "-c", "import sys; from roost.cli import main; sys.exit(main())")
-
-
-class Memory(NamedTuple):
-    """Of one process, in MB. `pss` counts a page shared by n processes as 1/n."""
-
-    rss: float
-    pss: float
 
 
 def free_port() -> int:
@@ -88,39 +82,13 @@ class Server:
             time.sleep(0.1)
         raise BenchFailed(f"roost serve did not become ready: {self._log.read_text(errors='replace').strip()[-600:]}")
 
-    def memory(self) -> list[Memory]:
-        """Of each worker: the largest of the processes under `roost serve` that are not PostgreSQL's."""
+    def processes(self) -> list[int]:
+        """The server's own: not PostgreSQL's."""
         assert self._process is not None
         under = [pid for pid in descendants(self._process.pid) if "postgres" not in command_of(pid)]
-        return sorted((memory_of(pid) for pid in under or [self._process.pid]), reverse=True)[: self.workers]
+        return [self._process.pid, *under]
 
-
-def descendants(pid: int) -> list[int]:
-    """Every process under `pid`, from /proc; none where there is no /proc."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            children.setdefault(parent, []).append(int(stat.parent.name))
-    found = list(children.get(pid, []))
-    for each in found:
-        found.extend(children.get(each, []))
-    return found
-
-
-def command_of(pid: int) -> str:
-    """The command line of a process; empty if it is gone."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
-
-
-def memory_of(pid: int) -> Memory:
-    """What a process holds now; zeros where /proc does not tell."""
-    sizes = {"Rss": 0.0, "Pss": 0.0}
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name in sizes:
-                sizes[name] = int(rest.split()[0]) / 1024
-    return Memory(sizes["Rss"], sizes["Pss"])
+    def memory(self) -> list[Memory]:
+        """Of each worker: the largest of the processes under `roost serve`."""
+        first, *under = self.processes()
+        return sorted((memory_of(pid) for pid in under or [first]), reverse=True)[: self.workers]

@@ -129,9 +129,7 @@ async def _documents(user: User, info: UserInfo) -> AsyncIterator[Piece]:
             after = None
             while True:
                 page = await user.docs(collection).page(after=after)
-                yield _piece(
-                    _document(info.user, collection, it.key, it.value, it.version) for it in page.items
-                )
+                yield _piece(_document(info.user, collection, it.key, it.value, it.version) for it in page.items)
                 if (after := page.next) is None:
                     break
         return

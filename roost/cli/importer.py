@@ -56,46 +56,39 @@ class BadLine(Exception):
 
 
 class Changed(Exception):
-    """The file is no longer what the state file says was imported from it."""
+    """The part of the file that was imported already is no longer what it was."""
 
 
 class ImportState(msgspec.Struct, frozen=True):
-    """How far an import got: everything in the first `size` bytes, `lines` lines, whose hash is `digest`."""
+    """How far an import into the server at `url` got: the first `size` bytes, `lines` lines, of hash `digest`."""
 
     id: str
+    url: str
     logs: bool
     size: int = 0
     lines: int = 0
     digest: str = ""
 
 
-class Tally(msgspec.Struct):
-    """What an import did so far."""
-
-    items: int = 0
-    skipped: int = 0
-    users: set[str] = msgspec.field(default_factory=set)
-
-
 class Line(NamedTuple):
-    """One item of the file: `what` is a document's fields, or an event."""
+    """One item of the file, and its bytes."""
 
     number: int
     user: str
-    what: Any
+    what: Document | Event
     size: int
 
 
 class Chunk(NamedTuple):
     """Consecutive lines of one user; `end` is the state once it and all before it are in."""
 
-    index: int
+    number: int
     lines: list[Line]
     end: ImportState
 
 
-class Document(msgspec.Struct, frozen=True):
-    """A line of documents. `version` is the exporting server's own and means nothing here."""
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a line says, in a file of documents. `version` is the exporting server's own and means nothing here."""
 
     user: str
     collection: str
@@ -104,8 +97,8 @@ class Document(msgspec.Struct, frozen=True):
     version: int | None = None
 
 
-class UserEvent(Event, frozen=True, kw_only=True):
-    """A line of a log."""
+class _UserEvent(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a line says, in a file of logs."""
 
     user: str
 
@@ -125,9 +118,7 @@ class Reader:
         most = CHUNK_EVENTS if self._state.logs else CHUNK_DOCUMENTS
         index, size, gathered, end = 0, 0, list[Line](), self._state
         for line, after in self._lines():
-            if gathered and (
-                line.user != gathered[0].user or len(gathered) == most or size + line.size > CHUNK_BYTES
-            ):
+            if gathered and (line.user != gathered[0].user or len(gathered) == most or size + line.size > CHUNK_BYTES):
                 yield Chunk(index, gathered, end)
                 index, size, gathered = index + 1, 0, []
             gathered.append(line)
@@ -152,31 +143,158 @@ class Reader:
             number += 1
             size += len(raw)
             self._hash.update(raw)
+            rest = raw
+            while len(raw) > LINE_BYTES_MAX and rest and not rest.endswith(b"\n"):
+                rest = self._stream.readline(LINE_BYTES_MAX)
+                size += len(rest)
+                self._hash.update(rest)
             try:
                 line = self._parse(number, raw)
             except BadLine as error:
                 self._bad(error)
                 continue
             if line is not None:
-                after = msgspec.structs.replace(
-                    self._state, size=size, lines=number, digest=self._hash.hexdigest()
-                )
-                yield line, after
+                yield line, msgspec.structs.replace(self._state, size=size, lines=number, digest=self._hash.hexdigest())
 
     def _parse(self, number: int, raw: bytes) -> Line | None:
         if len(raw) > LINE_BYTES_MAX:
-            # Not skippable: the next read would start in its middle.
-            raise Changed
+            raise BadLine(number, f"It is longer than {LINE_BYTES_MAX:,} bytes.")
         if not raw.strip():
             return None
         try:
             fields = jsonvalue.decode(raw, _LINE_LIMITS)
-            what: Document | UserEvent = msgspec.convert(fields, UserEvent if self._state.logs else Document)
-            ids.check_user(what.user)
-            ids.check_collection(what.collection)
-            ids.check_key(what.key)
+            kind: type[Document | _UserEvent] = _UserEvent if self._state.logs else Document
+            given = msgspec.convert(fields, kind)
+            ids.check_user(given.user)
+            ids.check_collection(given.collection)
+            ids.check_key(given.key)
         except CoreError as error:
             raise BadLine(number, error.detail) from error
         except msgspec.ValidationError as error:
-            raise BadLine(number, f"{error}.") from error
-        return Line(number, what.user, what, len(raw))
+            hint = "" if self._state.logs or b'"seq"' not in raw else " For a file of logs, add --logs."
+            raise BadLine(number, f"{error}.{hint}") from error
+        what = given if isinstance(given, Document) else msgspec.convert(fields, Event)
+        return Line(number, given.user, what, len(raw))
+
+
+class Import:
+    """Sends the chunks of a reader. `report` hears of each line that is left out, `saved` of progress.
+
+    With `skip`, lines that are refused are left out; else the first one ends the import, with all before it in.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        state: ImportState,
+        *,
+        skip: bool,
+        report: Callable[[BadLine], None],
+        saved: Callable[[ImportState], None],
+    ) -> None:
+        self.state = state
+        self.items = 0
+        self.skipped = 0
+        self._client = client
+        self._skip = skip
+        self._report = report
+        self._saved = saved
+        self._failure: Exception | None = None
+        self._done: dict[int, ImportState] = {}
+        self._next = 0
+        self._refused_users: set[str] = set()
+
+    def bad(self, error: BadLine) -> None:
+        """Leave a line out, or end the import."""
+        if not self._skip:
+            raise error
+        self.skipped += 1
+        self._report(error)
+
+    async def run(self, reader: Reader, *, concurrency: int) -> None:
+        """Send everything. Raises `BadLine`, `Changed`, or the `RoostError` that no line is to blame for."""
+        queues = [asyncio.Queue[Chunk | None](CHUNKS_AHEAD) for _ in range(concurrency)]
+        async with asyncio.TaskGroup() as group:
+            for queue in queues:
+                group.create_task(self._work(queue))
+            try:
+                for chunk in reader.chunks():
+                    # A user's chunks all go through one worker, so the last line wins.
+                    await queues[ids.lane_of(chunk.lines[0].user) % concurrency].put(chunk)
+                    if self._failure:
+                        break
+            except (BadLine, Changed, OSError) as error:
+                if self._failure is None:
+                    self._failure = error
+            for queue in queues:
+                await queue.put(None)
+        if self._failure:
+            raise self._failure
+
+    async def _work(self, queue: asyncio.Queue[Chunk | None]) -> None:
+        while (chunk := await queue.get()) is not None:
+            # What comes after a failure is read from the queue, so that nobody waits, but not sent.
+            if self._failure is None:
+                try:
+                    await (self._append(chunk.lines) if self.state.logs else self._put(chunk.lines))
+                    self._advance(chunk)
+                except (BadLine, RoostError) as error:
+                    self._failure = error
+
+    def _advance(self, chunk: Chunk) -> None:
+        """Note that a chunk is in; the state moves once all before it are."""
+        self._done[chunk.number] = chunk.end
+        while self._next in self._done:
+            self.state = self._done.pop(self._next)
+            self._next += 1
+        self._saved(self.state)
+
+    async def _put(self, lines: list[Line]) -> None:
+        """Write documents: one batch, again without each line that is refused."""
+        while lines:
+            batch = self._client.user(lines[0].user).batch(idempotency_key=self._key(lines))
+            for line in lines:
+                batch.put(line.what.collection, line.what.key, line.what.value)
+            try:
+                await batch.commit()
+            except _BAD_LINE as error:
+                refused = _index(error, "ops") if len(lines) > 1 else 0
+                if refused is None:  # the batch as a whole, say for its size
+                    await self._put(lines[: len(lines) // 2])
+                    lines = lines[len(lines) // 2 :]
+                    continue
+                self.bad(BadLine(lines[refused].number, f"{error.detail} ({error.code})"))
+                lines = lines[:refused] + lines[refused + 1 :]
+            else:
+                self.items += len(lines)
+                return
+
+    async def _append(self, lines: list[Line]) -> None:
+        """Append events. After one that is refused the rest of that user's log cannot follow."""
+        user = lines[0].user
+        if user in self._refused_users:
+            self.skipped += len(lines)
+            return
+        try:
+            await self._client.user(user).append_events([line.what for line in lines if isinstance(line.what, Event)])
+        except _BAD_LINE as error:
+            refused = _index(error, "events")
+            if refused is None and isinstance(error, TooLarge) and len(lines) > 1:
+                await self._append(lines[: len(lines) // 2])
+                await self._append(lines[len(lines) // 2 :])
+                return
+            self.bad(BadLine(lines[refused or 0].number, f"{error.detail} ({error.code}) The log of {user} ends here."))
+            self.skipped += len(lines) - 1
+            self._refused_users.add(user)
+        else:
+            self.items += len(lines)
+
+    def _key(self, lines: list[Line]) -> str:
+        content = blake2b(msgspec.json.encode([line.what for line in lines]), digest_size=8).hexdigest()
+        return f"import-{self.state.id}-{lines[0].number}-{lines[-1].number}-{content}"
+
+
+def _index(error: RoostError, member: str) -> int | None:
+    """Which item of `/ops/3` or `/events/3/value` is to blame, if the refusal says so."""
+    steps = (error.errors[0].pointer or "").split("/") if error.errors else []
+    return int(steps[2]) if len(steps) > 2 and steps[1] == member and steps[2].isdecimal() else None  # noqa: PLR2004

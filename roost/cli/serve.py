@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -41,13 +42,15 @@ def serve(
     data: Data = None,
     engine: Engine = None,
     host: Annotated[
-        str | None, typer.Option(help="The address to listen on.", show_default="ROOST_HOST, else 127.0.0.1")
+        str | None,
+        typer.Option(metavar="HOST", help="The address to listen on.", show_default="ROOST_HOST, else 127.0.0.1"),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="The port; 0 for any free one.", show_default="ROOST_PORT, else 8080")
+        int | None,
+        typer.Option(metavar="N", help="The port; 0 for any free one.", show_default="ROOST_PORT, else 8080"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that serve.", show_default="ROOST_WORKERS, else 1")
+        int | None, typer.Option(metavar="N", min=1, help="Processes that serve.", show_default="ROOST_WORKERS, else 1")
     ] = None,
 ) -> None:
     """Serve, on an embedded PostgreSQL unless --engine names another. Ctrl-C stops everything."""
@@ -155,6 +158,11 @@ def _issue(settings: Settings, kind: Literal["user", "service", "admin"], name: 
 
 def _welcome(node: Node) -> None:
     """Say where the server is and how to talk to it; plain where nobody watches."""
+    with suppress(BrokenPipeError):
+        _print_welcome(node)
+
+
+def _print_welcome(node: Node) -> None:
     from rich.console import Console
     from rich.text import Text
 

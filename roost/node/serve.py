@@ -7,11 +7,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
 from roost import app
+from roost.core.ports import EngineUnavailable
+from roost.crypto.signing import SigningKey, SigningKeyError
 from roost.engines.embedded import Embedded
 from roost.node import directory
 from roost.node.directory import CannotStart, DataDirectory, InUse, Run
@@ -47,12 +51,16 @@ def serve(settings: Settings, up: Callable[[Node], None]) -> None:
         fresh = not directory.exists(settings.data)
         owned = stack.enter_context(DataDirectory.open(settings.data, app.clock))
         engine = settings.engine or stack.enter_context(Embedded(owned.path))
-        settings = msgspec.structs.replace(settings, data=owned.path, engine=engine, port=port.number)
-        asyncio.run(app.migrate(settings))
+        with _named(settings.engine):
+            settings = msgspec.structs.replace(settings, data=owned.path, engine=engine, port=port.number)
+            asyncio.run(app.migrate(settings))
+        _check_key(owned.path)
         owned.announce(Run(os.getpid(), port.url, engine))
         os.environ.update(settings.to_env())
         if settings.workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="roost-"))
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="roost-metrics-")
+            )
         Workers(
             port,
             settings.workers,
@@ -68,7 +76,8 @@ def engine_at(settings: Settings) -> Iterator[Settings]:
     Raises `CannotStart` or `EngineUnavailable`.
     """
     if settings.engine is not None:
-        yield settings
+        with _named(settings.engine):
+            yield settings
         return
     if not directory.exists(settings.data):
         raise CannotStart(f"{settings.data} is no data directory of Roost's: name it with --data.")
@@ -81,3 +90,23 @@ def engine_at(settings: Settings) -> Iterator[Settings]:
         else:
             engine = stack.enter_context(Embedded(owned.path))
         yield msgspec.structs.replace(settings, engine=engine)
+
+
+@contextmanager
+def _named(engine: str | None) -> Iterator[None]:
+    """Say which engine it is that does not answer, if the caller named it, but not the password."""
+    try:
+        yield
+    except EngineUnavailable as error:
+        if engine is None:
+            raise
+        where = urlsplit(engine)
+        shown = f"{where.scheme}://{where.netloc.rpartition('@')[2]}{where.path}"
+        raise CannotStart(f"{error.detail} It is {shown}: see that it runs, or name another with --engine.") from error
+
+
+def _check_key(data: Path) -> None:
+    try:
+        SigningKey.load_or_create(data)
+    except SigningKeyError as error:
+        raise CannotStart(str(error)) from error

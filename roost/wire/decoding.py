@@ -29,6 +29,8 @@ _step = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]")
 
 def query(text: bytes, shape: type[S], limits: Limits) -> S:
     """The query parameters as `shape`, or raise `INVALID_REQUEST` naming the parameter."""
+    if not text:
+        return shape()
     try:
         pairs = parse_qsl(
             text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=QUERY_PARAMETERS_MAX

@@ -8,10 +8,9 @@ nothing and a log line that tells all, and it is counted.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from http import HTTPStatus
+from random import getrandbits
 from time import perf_counter
 
 import structlog
@@ -30,6 +29,7 @@ from roost.wire.operations import Operation
 from roost.wire.request import ClientGone, Context, Request
 
 _CLIENT_GONE = 499
+_WITHOUT_BODY = frozenset({204, 304})
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 _PAGE_HEADERS: list[Header] = [(b"cache-control", b"no-cache"), (b"referrer-policy", b"no-referrer")]
 
@@ -95,7 +95,9 @@ class Endpoint:
         seconds = perf_counter() - started
         self._metrics.get(method, self._other_metrics).record(answer.status, seconds)
         if self._debug:
-            log.debug("request", request_id=request.id, method=method, route=self._path, status=answer.status, seconds=seconds)
+            log.debug(
+                "request", request_id=request.id, method=method, route=self._path, status=answer.status, seconds=seconds
+            )
 
     async def _answer(self, request: Request, method: str) -> Answer:
         operation = self._operations.get(method)
@@ -122,7 +124,7 @@ class Endpoint:
         if not self._operations:
             return problems.answer(RoostError(Code.NOT_FOUND, "Nothing is served at this path."), request.id)
         if method == "OPTIONS":
-            return Answer(HTTPStatus.NO_CONTENT, [self._allow])
+            return Answer(204, [self._allow])
         answer = problems.answer(RoostError(Code.METHOD_NOT_ALLOWED, "The path has other methods."), request.id)
         answer.headers.append(self._allow)
         return answer
@@ -137,10 +139,10 @@ class Endpoint:
 
 
 async def _send(answer: Answer, request_id: str, send: Send, *, with_body: bool) -> None:
-    status, headers, body = int(answer.status), answer.headers, answer.body
+    status, headers, body = answer.status, answer.headers, answer.body
     headers.append((b"roost-request-id", request_id.encode()))
     headers.append(_NOSNIFF)
-    if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+    if status not in _WITHOUT_BODY:
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body if with_body else b""})
@@ -148,7 +150,7 @@ async def _send(answer: Answer, request_id: str, send: Send, *, with_body: bool)
 
 def _request_id(clock: Callable[[], datetime]) -> str:
     """An id that sorts by time: milliseconds since 1970, then 64 random bits."""
-    return f"{int(clock().timestamp() * 1000):011x}{os.urandom(8).hex()}"
+    return f"{int(clock().timestamp() * 1000):011x}{getrandbits(64):016x}"  # unique, not secret
 
 
 def _fixed(path: str, media_type: bytes, body: bytes) -> Operation:
@@ -156,7 +158,7 @@ def _fixed(path: str, media_type: bytes, body: bytes) -> Operation:
     headers: list[Header] = [(b"content-type", media_type), *_PAGE_HEADERS]
 
     async def get_fixed(_: Request) -> Answer:
-        return Answer(HTTPStatus.OK, list(headers), body)
+        return Answer(200, list(headers), body)
 
     handler: Callable[[Request], Awaitable[Answer]] = get_fixed
     return Operation("GET", path, handler, "", (), tag="", public=True)

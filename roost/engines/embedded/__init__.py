@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +43,7 @@ PORT = 5432
 """Not a port of the network: it only names the socket."""
 SOCKET_PATH_BYTES_MAX = 103
 """The least that any system allows."""
-READY_S = 300.0
+READY_S = 1_800.0
 """How long recovery after a crash may take."""
 INITDB_S = 120.0
 WATCH_S = 0.2
@@ -87,7 +88,11 @@ TUNABLE = {
 
 
 class Embedded:
-    """The PostgreSQL of a data directory. Whoever makes one owns that directory: `roost.node.directory` sees to it."""
+    """The PostgreSQL of a data directory. Whoever makes one owns that directory: `roost.node.directory` sees to it.
+
+    A thread of its own starts, watches and stops PostgreSQL, which the kernel stops when that thread is gone: a
+    process that is killed leaves no PostgreSQL behind (where `setpriv` is there; elsewhere the next start ends it).
+    """
 
     _runner: Runner
 
@@ -95,11 +100,12 @@ class Embedded:
         self._folder = data.resolve()
         self._data = self._folder / "postgres"
         self._log = self._folder / "postgres.log"
+        self._last_place = self._folder / "postgres.place"
         self._place: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
-        self._launching = threading.Lock()
-        self._watcher: threading.Thread | None = None
+        self._started: Future[str] = Future()
+        self._thread = threading.Thread(target=self._own, name="postgres", daemon=True)
 
     def __enter__(self) -> str:
         return self.start()
@@ -111,49 +117,47 @@ class Embedded:
 
     def start(self) -> str:
         """Start PostgreSQL, the first time with a new database; returns its URL. Raises `EngineUnavailable`."""
+        self._thread.start()
         try:
-            self._start()
+            return self._started.result()
         except BaseException:
             self.stop()
             raise
-        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._place), safe='/')}&port={PORT}"
 
     def stop(self) -> None:
         """Stop PostgreSQL: transactions are rolled back, and everything is on disk. Never raises."""
         self._stopping.set()
-        with self._launching:
-            for stop, patience_s in (
-                (signal.SIGINT, STOP_FAST_S),
-                (signal.SIGQUIT, STOP_IMMEDIATE_S),
-                (signal.SIGKILL, 5),
-            ):
-                if self._process is None or self._process.poll() is not None:
-                    break
-                self._process.send_signal(stop)
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(patience_s)
-        if self._watcher is not None:
-            self._watcher.join()
-        if self._place is not None:
-            _clear(self._place)
+        self._thread.join()
 
-    def _start(self) -> None:
+    def _own(self) -> None:
+        """Everything that happens to PostgreSQL, from its start to its end."""
         try:
-            account = account_for(self._data)
-            self._place = _private_place(account)
-            binaries = self._binaries()
-            self._runner = Runner(binaries, account, self._place)
-            if not self._data.exists():
-                self._initialise(binaries, account)
-            self._launch_at_last()
-        except OSError as error:
-            raise EngineUnavailable(self._why(f"{error.strerror}: {error.filename}")) from error
-        self._watcher = threading.Thread(target=self._watch, name="postgres", daemon=True)
-        self._watcher.start()
+            try:
+                self._prepare()
+                self._launch_at_last()
+            except OSError as error:
+                self._started.set_exception(EngineUnavailable(self._why(f"{error.strerror}: {error.filename}")))
+            except Exception as error:  # noqa: BLE001  # raised where `start` waits
+                self._started.set_exception(error)
+            else:
+                where = quote(str(self._place), safe="/")
+                self._started.set_result(f"postgresql://{ROLE}@/{DATABASE}?host={where}&port={PORT}")
+                self._watch()
+        finally:
+            self._end()
 
-    def _binaries(self) -> Binaries:
+    def _prepare(self) -> None:
+        if self._last_place.exists():  # whoever was here before was killed
+            end_left_behind(self._data)
+            _clear(Path(self._last_place.read_text()))
+        account = account_for(self._data)
+        self._place = _private_place(account)
+        self._last_place.write_text(str(self._place))
         version = self._data / "PG_VERSION"
-        return find(int(version.read_text()) if version.exists() else None)
+        binaries = find(int(version.read_text()) if version.exists() else None)
+        self._runner = Runner(binaries, account, self._place)
+        if not self._data.exists():
+            self._initialise(binaries, account)
 
     def _initialise(self, binaries: Binaries, account: Account | None) -> None:
         """Make the data directory under another name first, so that it is there as a whole or not at all."""
@@ -179,15 +183,16 @@ class Embedded:
             shutil.rmtree(draft, ignore_errors=True)
 
     def _run(self, program: str, data: Path, *arguments: str | Path, typed: bytes = b"") -> None:
-        process = self._runner.start(program, data, *arguments, stdin=subprocess.PIPE)
-        try:
-            output, _ = process.communicate(typed, INITDB_S)
-        except BaseException:
+        """Run a program to its end. Raises `EngineUnavailable` if it fails, or has to stop first."""
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as text:
+            text.write(typed)
+            text.seek(0)
+            process = self._runner.start(program, data, *arguments, stdin=text, output=said)
+            until(lambda: process.poll() is not None or self._stopping.is_set(), INITDB_S)
             process.kill()
-            process.wait()
-            raise
-        if process.returncode:
-            raise EngineUnavailable(self._why(_reason(output)))
+            if process.wait():
+                said.seek(0)
+                raise EngineUnavailable(self._why(_reason(said.read())))
 
     def _launch_at_last(self) -> None:
         """Launch; children of a postmaster that was killed may need a moment to be gone."""
@@ -202,21 +207,28 @@ class Embedded:
 
     def _launch(self) -> None:
         """Start the postmaster and wait until it takes connections. Raises `EngineUnavailable`."""
-        with self._launching:
-            if self._stopping.is_set():
-                return
-            left = end_left_behind(self._data)
-            if left is not None and left != self._place:
-                _clear(left)
-            self._limit_log()
-            with self._log.open("ab") as output:
-                begin = output.tell()
-                process = self._process = self._postmaster(output)
-            until(lambda: process.poll() is not None or self._ready() or self._stopping.is_set(), READY_S)
-            if process.poll() is not None:
-                raise EngineUnavailable(self._why(_reason(self._log.read_bytes()[begin:])))
-            if not self._ready() and not self._stopping.is_set():
-                raise EngineUnavailable(self._why(f"it did not get ready within {READY_S:.0f} s"))
+        end_left_behind(self._data)
+        self._limit_log()
+        with self._log.open("ab") as output:
+            begin = output.tell()
+            process = self._process = self._postmaster(output)
+        until(lambda: process.poll() is not None or self._ready() or self._stopping.is_set(), READY_S)
+        if process.poll() is not None:
+            raise EngineUnavailable(self._why(_reason(self._log.read_bytes()[begin:])))
+        if not self._ready():
+            raise EngineUnavailable(self._why(f"it did not get ready within {READY_S:.0f} s"))
+
+    def _end(self) -> None:
+        for stop, patience_s in ((signal.SIGINT, STOP_FAST_S), (signal.SIGQUIT, STOP_IMMEDIATE_S), (signal.SIGKILL, 5)):
+            if self._process is None or self._process.poll() is not None:
+                break
+            self._process.send_signal(stop)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience_s)
+        if self._place is not None:
+            _clear(self._place)
+            with suppress(OSError):
+                self._last_place.unlink()
 
     def _postmaster(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
         try:

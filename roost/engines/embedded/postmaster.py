@@ -29,6 +29,9 @@ POLL_S = 0.02
 # Binds pairs of folders up to `--`, then becomes the program, which so keeps this process's id.
 _IN_NAMESPACE = 'while [ "$1" != -- ]; do mount -n --bind -- "$1" "$2"; shift 2; done; shift; exec "$@"'
 
+# The kernel stops the program (for PostgreSQL a fast shutdown) when the thread that started it is gone.
+_LEASH: list[str | Path] = ["setpriv", "--pdeathsig", "INT", "--"]
+
 
 class Account(NamedTuple):
     """An operating system user."""
@@ -78,8 +81,8 @@ class Runner:
         program: str,
         data: Path,
         *arguments: str | Path,
-        stdin: int | None = subprocess.DEVNULL,
-        output: int | IO[bytes] = subprocess.PIPE,
+        output: IO[bytes],
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
         """Start `program`, with its output and errors to `output`; an argument that is `data` is given as it sees it.
 
@@ -102,11 +105,13 @@ class Runner:
         """What stands before a program, the programs' folder and the data directory as the program sees them."""
         folder = self._binaries.folder
         if self._account is None:
-            return [], folder, data
+            return (_LEASH if _holds([*_LEASH, "true"]) else []), folder, data
         as_account: list[str | Path] = [
-            *("setpriv", "--reuid", str(self._account.uid), "--regid", str(self._account.gid)),
+            *(*_LEASH[:-1], "--reuid", str(self._account.uid), "--regid", str(self._account.gid)),
             *("--clear-groups", "--no-new-privs", "--"),
         ]
+        if not _holds([*as_account, "true"]):
+            raise EngineUnavailable("As root, Roost needs setpriv: install util-linux, or run it as an ordinary user.")
         binds: dict[Path, Path] = {}
         if not _holds([*as_account, "test", "-x", folder / "postgres"]):
             base = self._binaries.base
@@ -132,10 +137,8 @@ class Runner:
 def _holds(command: list[str | Path]) -> bool:
     try:
         return subprocess.run(command, capture_output=True, cwd="/", check=False).returncode == 0
-    except FileNotFoundError as error:
-        raise EngineUnavailable(
-            f"As root, Roost needs the program {error.filename}: install util-linux, or run Roost as an ordinary user."
-        ) from error
+    except FileNotFoundError:
+        return False
 
 
 def _make_enterable(folder: Path, below: Path) -> None:
@@ -152,8 +155,6 @@ class Trace(NamedTuple):
     pid: int
     data: str
     """The data directory as it sees it."""
-    place: Path
-    """Where its socket is."""
     ready: bool
 
 
@@ -164,13 +165,13 @@ def trace(data: Path) -> Trace | None:
     except FileNotFoundError:
         return None
     try:
-        return Trace(int(lines[0]), lines[1], Path(lines[4]), len(lines) > 7 and lines[7].strip() == "ready")  # noqa: PLR2004  # as PostgreSQL numbers them
+        return Trace(int(lines[0]), lines[1], len(lines) > 7 and lines[7].strip() == "ready")  # noqa: PLR2004  # as PostgreSQL numbers them
     except (IndexError, ValueError):
         return None
 
 
-def end_left_behind(data: Path) -> Path | None:
-    """End the postmaster that a killed server left on `data`; returns the place it used, if there was one.
+def end_left_behind(data: Path) -> None:
+    """End the postmaster that a killed server left on `data`, if there is one.
 
     Whoever calls owns the data directory. Raises `EngineUnavailable` if it does not end.
     """
@@ -181,7 +182,7 @@ def end_left_behind(data: Path) -> Path | None:
         file.unlink(missing_ok=True)
     left = trace(data)
     if left is None:
-        return None
+        return
     for stop, patience_s in ((signal.SIGINT, STOP_FAST_S), (signal.SIGQUIT, STOP_IMMEDIATE_S), (signal.SIGKILL, 5.0)):
         if not _is_postmaster(left):
             break
@@ -192,25 +193,23 @@ def end_left_behind(data: Path) -> Path | None:
         if _is_postmaster(left):
             raise EngineUnavailable(f"PostgreSQL (process {left.pid}) still runs on {data}: stop it, then start again.")
     _disown(file, left.pid)
-    return left.place
 
 
 def _is_postmaster(left: Trace) -> bool:
     """Whether the process still is the one that left this trace, and not another that got its number later."""
-    words = _command(left.pid)
-    return any(word.endswith("postgres") for word in words) and left.data in words
+    return f"postgres -D {left.data} " in f"{_command(left.pid)} "
 
 
-def _command(pid: int) -> list[str]:
-    """The words that a process was started with; none for one that has ended."""
+def _command(pid: int) -> str:
+    """What a process was started with; empty for one that has ended."""
     if Path("/proc/self").exists():
         with suppress(OSError):
-            return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        return []
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return ""
     answer = subprocess.run(
         ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    return answer.stdout.split()
+    return answer.stdout.strip()
 
 
 def _disown(file: Path, pid: int) -> None:

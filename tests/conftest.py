@@ -1,0 +1,19 @@
+"""What every folder of tests may use: a real server, shared by the tests of one process.
+
+A test that shares the server uses users of its own, and leaves the server as it was. One that stops it, kills it,
+or needs other settings, starts a `Server` for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.server import Server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
