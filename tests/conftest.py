@@ -15,5 +15,5 @@ from tests.support.server import Server
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("server") / "data") as server:
+    with Server(tmp_path_factory.mktemp("server") / "data", policies='{"payments":"cas"}') as server:
         yield server

@@ -31,14 +31,16 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 24
 FOLLOWED = 4
+CART_VERSIONS = 10
 START_S_MAX = 60
 STOP_S_MAX = 30
 
 
 class Story(msgspec.Struct):
-    """What the demo saw, for its summary."""
+    """What the demo saw, for its summary. `began` holds each customer's seq before the demo wrote anything."""
 
     customers: int
+    began: dict[str, int] = {}
     documents: int = 0
     events: int = 0
     seconds: float = 0.0
@@ -48,8 +50,7 @@ class Story(msgspec.Struct):
     follower_agrees: bool = False
     user: str = ""
     cart: list[PastVersion] = []
-    before: Snapshot | None = None
-    after: Snapshot | None = None
+    moments: list[Snapshot] = []
 
 
 def demo(
@@ -110,8 +111,10 @@ def _url_of(server: subprocess.Popen[bytes], log: Path) -> str:
         if found := re.search(r"http://[^\s/]+:\d+", log.read_text()):
             return found[0]
         time.sleep(0.05)
-    lines = log.read_text().strip().splitlines() or ["it says nothing"]
-    fail(f"The demo's server did not start: {lines[-1].removeprefix('roost: ')}", "Give a running one with --url.")
+    lines = log.read_text().strip().splitlines() or ["it says nothing."]
+    return fail(
+        f"The demo's server did not start: {lines[-1].removeprefix('roost: ')}", "Give a running one with --url."
+    )
 
 
 async def _play(url: str, token: str | None, count: int, seed: int) -> Story:
@@ -125,33 +128,65 @@ async def _play(url: str, token: str | None, count: int, seed: int) -> Story:
     limits = msgspec.structs.replace(JOB, connections=CONNECTIONS + FOLLOWED)
     async with Client(url, token, limits=limits) as client:
         await client.ready()
-        began = time.monotonic()
-        # The busiest customers are worth following: their logs get the most events.
-        watched = sorted(shop, key=lambda customer: -len(customer.visits))[:FOLLOWED]
-        first = {customer.user: (await client.user(customer.user).create()).seq for customer in watched}
-        logs: dict[str, list[Event]] = {user: [] for user in first}
-        followers = [asyncio.create_task(_follow(client, user, first[user], logs[user])) for user in first]
-        try:
-            await _at_once("Customers arrive", shop, lambda customer: _arrive(client, customer))
+        started = time.monotonic()
+        # The busiest customers are the ones worth following.
+        busiest = sorted(shop, key=lambda customer: -len(customer.visits))[:FOLLOWED]
+        followers = [Follower(client, customer.user) for customer in busiest]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(follower.run()) for follower in followers]
+            await _at_once("Customers arrive", shop, lambda customer: _arrive(client, customer, story))
             await _at_once("They shop", shop, lambda customer: _shop(client, customer))
             await _two_devices(client, shop, story)
-            story.seconds = time.monotonic() - began
-            await _count(client, shop, story)
-            story.follower_agrees = await _agrees(client, first, logs)
-            story.followed = sum(map(len, logs.values()))
-        finally:
-            for task in followers:
+            story.seconds = time.monotonic() - started
+            await _count(client, story)
+            story.follower_agrees = all([await follower.agrees() for follower in followers])
+            story.followed = sum(len(follower.log) for follower in followers)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*followers, return_exceptions=True)
-        await _look_back(client, watched[0].user, story)
+        await _look_back(client, max(followers, key=lambda follower: len(follower.log)).user, story)
     return story
 
 
-async def _arrive(client: Client, customer: Customer) -> None:
+class Follower:
+    """Another device of a customer: it reads nothing but the log, as it grows."""
+
+    def __init__(self, client: Client, user: str) -> None:
+        self.user = user
+        self.log: list[Event] = []
+        self._client = client
+        self._after = 0
+        self._grown = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        self._after = (await self._client.user(self.user).create()).seq
+        async for event in self._client.user(self.user).follow(self._after):
+            self.log.append(event)
+            self._grown.set()
+
+    async def agrees(self) -> bool:
+        """Whether each event came once and in order, and what they add up to is what the server has."""
+        head = await self._client.user(self.user).get()
+        while self._after + len(self.log) < head.seq:
+            self._grown.clear()
+            await self._grown.wait()
+        documents: dict[tuple[str, str], Any] = {}
+        for event in self.log:
+            documents[event.collection, event.key] = event.value
+            if event.kind == "delete":
+                del documents[event.collection, event.key]
+        snapshot = await self._client.user(self.user).snapshot()
+        in_order = [event.seq for event in self.log] == list(range(self._after + 1, head.seq + 1))
+        return in_order and all(
+            snapshot.docs[collection][key].value == value for (collection, key), value in documents.items()
+        )
+
+
+async def _arrive(client: Client, customer: Customer, story: Story) -> None:
     batch = client.user(customer.user).batch()
     for collection, key, value in customer.documents:
         batch.put(collection, key, value)
-    await batch.commit()
+    story.began[customer.user] = (await batch.commit()).seq - len(batch)
 
 
 async def _shop(client: Client, customer: Customer) -> None:
@@ -170,45 +205,21 @@ async def _two_devices(client: Client, shop: list[Customer], story: Story) -> No
     await _at_once("Two devices, one cart", [it for it in shop if it.two_devices], meet)
 
 
-async def _follow(client: Client, user: str, after: int, log: list[Event]) -> None:
-    async for event in client.user(user).follow(after):
-        log.append(event)
-
-
-async def _agrees(client: Client, first: dict[str, int], logs: dict[str, list[Event]]) -> bool:
-    """Whether the followers saw each event once and in order, and their fold is what the server has."""
-    for user, log in logs.items():
-        head = await client.user(user).get()
-        while first[user] + len(log) < head.seq:
-            await asyncio.sleep(0.01)
-        if [event.seq for event in log] != list(range(first[user] + 1, head.seq + 1)):
-            return False
-        documents: dict[tuple[str, str], Any] = {}
-        for event in log:
-            documents[event.collection, event.key] = event.value
-            if event.kind == "delete":
-                del documents[event.collection, event.key]
-        snapshot = await client.user(user).snapshot()
-        if any(snapshot.docs[collection][key].value != value for (collection, key), value in documents.items()):
-            return False
-    return True
-
-
-async def _count(client: Client, shop: list[Customer], story: Story) -> None:
-    ours = {customer.user for customer in shop}
+async def _count(client: Client, story: Story) -> None:
     async for info in client.users(page_size=1_000):
-        if info.user in ours:
-            story.events += info.seq
+        if info.user in story.began:
+            story.events += info.seq - story.began[info.user]
             story.documents += sum(info.collections.values())
 
 
 async def _look_back(client: Client, user: str, story: Story) -> None:
+    """One customer's cart through its versions, and everything they had at four moments."""
     found = client.user(user)
     story.user = user
     story.cart = [version async for version in found.docs("carts").history("main")]
-    story.after = await found.snapshot()
-    # Midway between the first cart and now.
-    story.before = await found.snapshot(at_seq=(story.cart[-1].version + story.after.seq) // 2)
+    first, last = story.began[user], (await found.get()).seq
+    for quarter in (1, 2, 3, 4):
+        story.moments.append(await found.snapshot(at_seq=first + (last - first) * quarter // 4))
 
 
 async def _at_once(what: str, shop: Iterable[Customer], act: Callable[[Customer], Awaitable[None]]) -> None:
@@ -237,8 +248,6 @@ def _tell(story: Story) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from roost.cli.shop import total
-
     console = Console(highlight=False, soft_wrap=True)
     rate = story.events / story.seconds
     console.print(
@@ -253,23 +262,41 @@ def _tell(story: Story) -> None:
         f"Followers saw [bold]{story.followed:,}[/] events of {FOLLOWED} customers live: "
         + ("each once, in order, and they add up to the same documents." if story.follower_agrees else "[red]wrong![/]")
     )
-    table = Table(title=f"\nThe history of {story.user}'s cart, newest first", title_justify="left")
-    for name in ("version", "when", "who", "what", "total"):
-        table.add_column(name, justify="right" if name in ("version", "total") else "left")
-    for version in story.cart[:8]:
-        cart = version.value
-        what = (
-            "deleted (ordered)" if cart is None else ", ".join(f"{it['quantity']} {it['name']}" for it in cart["items"])
-        )
-        cost = "" if cart is None else f"{total(cart):.2f}"
-        table.add_row(str(version.version), version.at.strftime("%H:%M:%S.%f"), version.actor, what, cost)
-    console.print(table)
-    for name, snapshot in (("Now", story.after), ("Then", story.before)):
-        if snapshot is not None:
-            counts = ", ".join(f"{len(documents)} {collection}" for collection, documents in snapshot.docs.items())
-            console.print(f"{name}, at seq {snapshot.seq}: {counts}.")
-    console.print(
-        "\nLook on: roost serve, then roost users, roost get USER, roost history USER carts main, roost events USER -f."
+    history = Table(title=f"\nHistory: the cart of {story.user}, newest version first", title_justify="left")
+    for name in ("version", "when", "by", "holds", "total"):
+        history.add_column(name, justify="right" if name in ("version", "total") else "left")
+    for version in story.cart[:CART_VERSIONS]:
+        row = (str(version.version), f"{version.at:%H:%M:%S}", version.actor)
+        history.add_row(*row, *_cart(version.value))
+    console.print(history)
+    then = Table(title=f"\nTime travel: everything of {story.user}, as it was", title_justify="left")
+    for name in ("at seq", "theme", "street", "wishes", "orders", "cart", "total"):
+        then.add_column(name, justify="left" if name in ("theme", "street", "cart") else "right")
+    for moment in story.moments:
+        then.add_row(*_moment(moment))
+    console.print(then)
+    console.print("\nNext: `make run` starts a server that stays; `roost --help` shows how to look into it.")
+
+
+def _cart(cart: Any) -> tuple[str, str]:
+    """A cart in words, and what it costs."""
+    from roost.cli.shop import total
+
+    if cart is None:
+        return "– (bought)", ""
+    return ", ".join(f"{item['quantity']} {item['name']}" for item in cart["items"]), f"{total(cart):.2f}"
+
+
+def _moment(snapshot: Snapshot) -> tuple[str, ...]:
+    docs = snapshot.docs
+    cart = docs.get("carts", {}).get("main")
+    return (
+        str(snapshot.seq),
+        docs["preferences"]["ui"].value["theme"] if "ui" in docs.get("preferences", {}) else "",
+        docs["addresses"]["home"].value["street"] if "home" in docs.get("addresses", {}) else "",
+        str(len(docs.get("wishes", {}))),
+        str(len(docs.get("orders", {}))),
+        *_cart(cart and cart.value),
     )
 
 

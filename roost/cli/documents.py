@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roost.cli.connection import connect, refusals
 from roost.cli.output import PANEL, examples, fail, show, show_line
 from roost.cli.profile import DEFAULT_PROFILE, ProfileName, Token, Url
-from roost.client import Event, Json, SyncUser
 from roost.core import jsonvalue
 from roost.core.errors import RoostError as CoreError
 from roost.core.limits import Limits
+
+if TYPE_CHECKING:
+    from roost.client import Event, SyncClient, SyncUser
 
 User = Annotated[str, typer.Argument(help="Whose log.", metavar="USER", show_default=False)]
 Collection = Annotated[str, typer.Argument(help="Such as preferences.", metavar="COLLECTION", show_default=False)]
@@ -46,7 +48,7 @@ def get(
 ) -> None:
     """Show a document; without KEY, a collection; without COLLECTION, everything that a user has."""
     moment = _moment(at)
-    with refusals(), connect(url, token, profile) as client:
+    with _server(url, token, profile) as client:
         found = client.user(user)
         if collection is not None and key is not None:
             document = found.docs(collection).get(key, at_seq=at_seq, at=moment)
@@ -78,7 +80,7 @@ def put(
 ) -> None:
     """Write a document."""
     given = _json(value)
-    with refusals(), connect(url, token, profile) as client:
+    with _server(url, token, profile) as client:
         document = client.user(user).docs(collection).put(key, given, if_version=if_version, if_absent=if_absent)
         show({"version": document.version, "seq": document.seq})
 
@@ -96,7 +98,7 @@ def patch(
 ) -> None:
     """Change a document, and show it: an object is a merge patch (RFC 7396), an array a JSON Patch (RFC 6902)."""
     given = _json(value)
-    with refusals(), connect(url, token, profile) as client:
+    with _server(url, token, profile) as client:
         docs = client.user(user).docs(collection)
         if isinstance(given, list):
             show(docs.patch(key, given, if_version=if_version).value)
@@ -115,7 +117,7 @@ def delete(
     profile: ProfileName = DEFAULT_PROFILE,
 ) -> None:
     """Delete a document. Its history stays."""
-    with refusals(), connect(url, token, profile) as client:
+    with _server(url, token, profile) as client:
         found = client.user(user)
         version = found.docs(collection).delete(key, if_version=if_version)
         show({"version": version, "seq": found.seq})
@@ -132,7 +134,7 @@ def history(
     profile: ProfileName = DEFAULT_PROFILE,
 ) -> None:
     """List a document's versions, newest first, a line each."""
-    with refusals(), connect(url, token, profile) as client:
+    with _server(url, token, profile) as client:
         versions = client.user(user).docs(collection).history(key)
         for version in itertools.islice(versions, limit):
             show_line(version)
@@ -153,7 +155,7 @@ def events(
 ) -> None:
     """List a user's log in order, an event a line."""
     names = collections.split(",") if collections else None
-    with refusals(), connect(url, token, profile) as client:
+    with _server(url, token, profile) as client:
         found = client.user(user)
         stream = found.follow(after, collections=names) if follow else _log(found, after, names)
         for event in itertools.islice(stream, limit):
@@ -169,12 +171,21 @@ def users(
     profile: ProfileName = DEFAULT_PROFILE,
 ) -> None:
     """List users, a line each, or show where one user's log stands."""
-    with refusals(), connect(url, token, profile) as client:
+    with _server(url, token, profile) as client:
         if user is not None:
             show(client.user(user).get())
             return
         for info in itertools.islice(client.users(), limit):
             show_line(info)
+
+
+@contextmanager
+def _server(url: str | None, token: str | None, profile: str) -> Iterator[SyncClient]:
+    """The server to talk to; what it refuses ends the command. Loaded late, so that `roost --help` is quick."""
+    from roost.cli.connection import connect, refusals
+
+    with refusals(), connect(url, token, profile) as client:
+        yield client
 
 
 def _log(user: SyncUser, after: int, collections: list[str] | None) -> Iterator[Event]:
@@ -187,7 +198,7 @@ def _log(user: SyncUser, after: int, collections: list[str] | None) -> Iterator[
         after = log.seq
 
 
-def _json(text: str) -> Json:
+def _json(text: str) -> Any:
     """A JSON value from an argument or, for `-`, from standard input."""
     body = text.encode("utf-8", "surrogateescape")
     if text == "-":

@@ -11,14 +11,16 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from roost.cli.output import PANEL, examples, say, show_line
 from roost.cli.profile import DEFAULT_PROFILE, ProfileName, Token, Url
-from roost.client import Client
+
+if TYPE_CHECKING:
+    from roost.client import Client
 
 KEYS = 10
 """Documents that each user of the load has."""
@@ -45,7 +47,10 @@ def bench(
     token: Token = None,
     profile: ProfileName = DEFAULT_PROFILE,
 ) -> None:
-    """Put a short load on a running server: writes, reads, then both. It leaves the users bench-0, bench-1, … behind."""
+    """Put a short load on a running server: writes, reads, then both.
+
+    It leaves the users bench-0, bench-1, … behind.
+    """
     from roost.cli.connection import PERSON, connect_async, refusals
 
     limits = msgspec.structs.replace(PERSON, connections=connections)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from roost.cli import serve
+from roost.cli import demo, documents, load, profile, serve, transfer
 from roost.core.errors import RoostError
 from roost.node.directory import CannotStart
 from roost.node.signals import Stopped
@@ -22,6 +22,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(serve.app)
+for _commands in (demo, documents, transfer, load, profile):
+    _commands.register(app)
 
 
 def _print_version(wanted: bool) -> None:

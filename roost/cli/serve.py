@@ -119,7 +119,7 @@ def token(
     from roost.node import directory
 
     if not directory.exists(settings.data):
-        raise CannotStart(f"{settings.data} is no data directory of Roost's: run `roost serve` first, or name it.")
+        raise CannotStart(f"{settings.data} is no data directory of Roost's: `roost serve` makes one; name it with --data.")
     ttl_s = settings.token_ttl_s if ttl is None else seconds(ttl)
     if user is not None:
         typer.echo(_issue(settings, "user", user, ttl_s))

@@ -6,92 +6,21 @@ the same documents and the same visits, whatever the network does.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from roost.client import Json, User, VersionConflict
 
-FIRST = [
-    "Ada",
-    "Amina",
-    "Anna",
-    "Ben",
-    "Carla",
-    "Chen",
-    "Dario",
-    "Elif",
-    "Emma",
-    "Farid",
-    "Femi",
-    "Grace",
-    "Hana",
-    "Ines",
-    "Ivan",
-    "Jonas",
-    "Juno",
-    "Kofi",
-    "Lara",
-    "Leo",
-    "Lin",
-    "Luca",
-    "Maja",
-    "Marek",
-    "Mia",
-    "Milan",
-    "Nadia",
-    "Noah",
-    "Nora",
-    "Olu",
-    "Omar",
-    "Paula",
-    "Priya",
-    "Quinn",
-    "Rosa",
-    "Sami",
-    "Sofia",
-    "Tariq",
-    "Uma",
-    "Vera",
-    "Yuki",
-    "Zoe",
-]
-LAST = [
-    "Abel",
-    "Bauer",
-    "Bianchi",
-    "Costa",
-    "Dubois",
-    "Eriksen",
-    "Fischer",
-    "Garcia",
-    "Haas",
-    "Ito",
-    "Jansen",
-    "Kaya",
-    "Kowalski",
-    "Lange",
-    "Lopez",
-    "Mensah",
-    "Meyer",
-    "Moreau",
-    "Nagy",
-    "Novak",
-    "Okafor",
-    "Olsen",
-    "Patel",
-    "Peters",
-    "Reyes",
-    "Rossi",
-    "Sato",
-    "Silva",
-    "Smith",
-    "Tanaka",
-    "Virtanen",
-    "Weber",
-    "Wolf",
-    "Yilmaz",
-]
+FIRST = (  # noqa: SIM905  # as words they fit a page
+    "Ada Amina Anna Ben Carla Chen Dario Elif Emma Farid Femi Grace Hana Ines Ivan Jonas Juno Kofi Lara Leo Lin "
+    "Luca Maja Marek Mia Milan Nadia Noah Nora Olu Omar Paula Priya Quinn Rosa Sami Sofia Tariq Uma Vera Yuki Zoe"
+).split()
+LAST = (  # noqa: SIM905  # the same
+    "Abel Bauer Bianchi Costa Dubois Eriksen Fischer Garcia Haas Ito Jansen Kaya Kowalski Lange Lopez Mensah Meyer "
+    "Moreau Nagy Novak Okafor Olsen Patel Peters Reyes Rossi Sato Silva Smith Tanaka Virtanen Weber Wolf Yilmaz"
+).split()
 CITIES = (
     ("Berlin", "DE", "10115"),
     ("Lyon", "FR", "69001"),
@@ -102,21 +31,12 @@ CITIES = (
     ("Austin", "US", "78701"),
     ("Osaka", "JP", "530-0001"),
 )
-STREETS = [
-    "Linden Street",
-    "Mill Lane",
-    "Harbour Road",
-    "Station Square",
-    "Garden Walk",
-    "Market Street",
-    "Chestnut Avenue",
-]
-PRODUCTS = tuple(
-    {"sku": f"{kind[:2].upper()}-{number:02}", "name": f"{kind} {thing}", "price": price}
-    for number, (kind, thing, price) in enumerate(
-        (kind, thing, cents / 100)
-        for thing, cents in (("mug", 1290), ("lamp", 4900), ("blanket", 6450), ("notebook", 850), ("kettle", 7900))
-        for kind in ("Blue", "Oak", "Linen", "Copper", "Walnut", "Stone")
+STREETS = ("Linden Street", "Mill Lane", "Harbour Road", "Station Square", "Garden Walk", "Market Street")
+THINGS = (("mug", 12.90), ("lamp", 49.00), ("blanket", 64.50), ("notebook", 8.50), ("kettle", 79.00))
+PRODUCTS: tuple[Json, ...] = tuple(
+    {"sku": f"{make[0]}{thing[0]}-{number:02}".upper(), "name": f"{make} {thing}", "price": price}
+    for number, (make, (thing, price)) in enumerate(
+        itertools.product(("Blue", "Oak", "Linen", "Copper", "Walnut", "Stone"), THINGS)
     )
 )
 LANGUAGES = ("en", "de", "fr", "it", "pt", "pl", "ja")
@@ -141,8 +61,8 @@ def customers(seed: int, count: int) -> Iterator[Customer]:
         yield Customer(
             user=f"{first}.{last}.{number:04}".lower(),
             documents=_documents(rng, first, last),
-            visits=[_visit(rng, number, order) for order in range(rng.choice((1, 1, 2, 3, 5)))],
-            two_devices=rng.random() < 0.1,
+            visits=[_visit(rng, number, order) for order in range(rng.choices((1, 2, 3, 20), (50, 30, 19, 1))[0])],
+            two_devices=_happens(rng, 0.1),
         )
 
 
@@ -160,7 +80,8 @@ def add(product: Json) -> Callable[[Json], Json]:
 
 def total(cart: Json) -> float:
     """What a cart costs."""
-    return round(sum(item["price"] * item["quantity"] for item in cart["items"]), 2)
+    cost: float = sum(item["price"] * item["quantity"] for item in cart["items"])
+    return round(cost, 2)
 
 
 async def two_devices(user: User, phone: Json, laptop: Json) -> tuple[int, bool]:
@@ -185,6 +106,10 @@ async def two_devices(user: User, phone: Json, laptop: Json) -> tuple[int, bool]
     return met, {phone["sku"], laptop["sku"]} <= names
 
 
+def _happens(rng: random.Random, chance: float) -> bool:
+    return rng.random() < chance
+
+
 def _documents(rng: random.Random, first: str, last: str) -> list[tuple[str, str, Json]]:
     city, country, postcode = rng.choice(CITIES)
     name = f"{first} {last}"
@@ -198,10 +123,10 @@ def _documents(rng: random.Random, first: str, last: str) -> list[tuple[str, str
     documents: list[tuple[str, str, Json]] = [
         ("profile", "main", {"name": name, "email": f"{first}.{last}@example.com".lower(), "since": 2026}),
         ("preferences", "ui", {"theme": rng.choice(("light", "dark")), "language": rng.choice(LANGUAGES)}),
-        ("preferences", "mail", {"news": rng.random() < 0.4, "orders": True}),
+        ("preferences", "mail", {"news": _happens(rng, 0.4), "orders": True}),
         ("addresses", "home", address),
     ]
-    if rng.random() < 0.3:
+    if _happens(rng, 0.3):
         documents.append(("addresses", "work", {**address, "street": f"{rng.choice(STREETS)} {rng.randint(1, 120)}"}))
     documents += [("wishes", product["sku"], product) for product in rng.sample(PRODUCTS, rng.randint(0, 4))]
     return documents
@@ -213,6 +138,8 @@ def _visit(rng: random.Random, number: int, order: int) -> Act:
     kind = rng.choices(("cart", "wish", "order", "theme", "move"), (45, 20, 15, 15, 5))[0]
     street = f"{rng.choice(STREETS)} {rng.randint(1, 120)}"
 
+    look = rng.choice(("light", "dark", "sepia"))
+
     async def cart(user: User) -> None:
         await user.docs("carts").update("main", add(product))
 
@@ -220,7 +147,7 @@ def _visit(rng: random.Random, number: int, order: int) -> Act:
         await user.docs("wishes").put(product["sku"], product)
 
     async def theme(user: User) -> None:
-        await user.docs("preferences").merge("ui", {"theme": rng_theme, "size": 14})
+        await user.docs("preferences").merge("ui", {"theme": look, "size": 14})
 
     async def move(user: User) -> None:
         await user.docs("addresses").patch("home", [{"op": "replace", "path": "/street", "value": street}])
@@ -233,5 +160,4 @@ def _visit(rng: random.Random, number: int, order: int) -> Act:
         batch = user.batch().put("orders", f"{number:04}-{order}", value)
         await batch.delete("carts", "main", if_version=bought.version).commit()
 
-    rng_theme = rng.choice(("light", "dark", "sepia"))
     return {"cart": cart, "wish": wish, "order": buy, "theme": theme, "move": move}[kind]

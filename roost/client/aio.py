@@ -38,7 +38,7 @@ class Client:
     ) -> None:
         limits = limits or Limits()
         self._session = Session(url, token, limits)
-        self._carry = AsyncCarrier(limits, http)
+        self._carry = AsyncCarrier(url, limits, http)
 
     def user(self, user: str, *, at_least: int = 0) -> User:
         """One user's log and documents. Nothing is asked of the server yet.

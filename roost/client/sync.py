@@ -38,7 +38,7 @@ class SyncClient:
     ) -> None:
         limits = limits or Limits()
         self._session = Session(url, token, limits)
-        self._carry = SyncCarrier(limits, http)
+        self._carry = SyncCarrier(url, limits, http)
 
     def user(self, user: str, *, at_least: int = 0) -> SyncUser:
         """One user's log and documents. Nothing is asked of the server yet.

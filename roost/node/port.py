@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from roost.node.directory import CannotStart
 
+NUMBER_MAX = 65_535
 PATIENCE_S = 2.0
 """How long the workers of a server that was killed may take to leave the port."""
 
@@ -39,6 +40,8 @@ class Port(NamedTuple):
 
 def reserve(host: str, number: int) -> Port:
     """Reserve a port, or with `number` 0 any free one. Raises `CannotStart`."""
+    if not 0 <= number <= NUMBER_MAX:
+        raise CannotStart(f"{number} is not a port: choose one from 1 to {NUMBER_MAX} with --port.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
@@ -49,9 +52,9 @@ def reserve(host: str, number: int) -> Port:
         try:
             reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             reservation.bind(address)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             reservation.close()
-            if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() > deadline:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise CannotStart(_why(host, number, error)) from error
             time.sleep(0.05)
         else:
@@ -66,9 +69,7 @@ def reserve(host: str, number: int) -> Port:
     return Port(bound[0], bound[1], reservation)
 
 
-def _why(host: str, number: int, error: OSError | OverflowError) -> str:
-    if isinstance(error, OverflowError):
-        return f"{number} is not a port: choose one from 1 to 65535 with --port."
+def _why(host: str, number: int, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return f"Port {number} of {host} is taken: stop what listens there, or choose another with --port."

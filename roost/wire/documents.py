@@ -16,7 +16,22 @@ from roost.core.moment import NOW, Moment
 from roost.core.ports import DocumentRef
 from roost.wire import cursors, decoding, shapes
 from roost.wire.answer import JSON, PRIVATE, Answer, Header, etag, last_modified, seq_header, stamp
-from roost.wire.operations import Body, Operation, Reply
+from roost.wire.operations import (
+    AT_LEAST,
+    ETAG,
+    IDEMPOTENCY_KEY,
+    IF_ABSENT,
+    IF_CHANGED,
+    IF_MATCH,
+    LAST_MODIFIED,
+    PREFER,
+    PREFERENCE_APPLIED,
+    REPLAYED,
+    SEQ,
+    Body,
+    Operation,
+    Reply,
+)
 from roost.wire.preconditions import is_known
 from roost.wire.request import Request
 
@@ -240,9 +255,9 @@ def _unless_known(request: Request, version: int, answer: Answer) -> Answer:
 
 _DOCUMENT = "/v1/users/{user}/docs/{collection}/{key}"
 _ANY_JSON = Body({"application/json": Any})
-_VALUE_WRITTEN = ("ETag", "Last-Modified", "Roost-Seq", "Idempotent-Replayed")
-_MINIMAL = Reply(204, "Written; no body, as preferred.", headers=(*_VALUE_WRITTEN, "Preference-Applied"))
-_WRITE_HEADERS = ("If-Match", "If-None-Match", "Idempotency-Key")
+_VALUE_WRITTEN = (ETAG, LAST_MODIFIED, SEQ, REPLAYED)
+_MINIMAL = Reply(204, "Written; no body, as preferred.", headers=(*_VALUE_WRITTEN, PREFERENCE_APPLIED))
+_WRITE_HEADERS = (IF_MATCH, IF_ABSENT, IDEMPOTENCY_KEY)
 _MOMENT_ERRORS = (Code.NOT_FOUND, Code.CURSOR_AHEAD, Code.CURSOR_COMPACTED)
 _WRITE_ERRORS = (Code.VERSION_CONFLICT, Code.PRECONDITION_REQUIRED, Code.IDEMPOTENCY_KEY_REUSED)
 _VALUE_ERRORS = (*_WRITE_ERRORS, Code.INVALID_JSON, Code.TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE, Code.LIMIT_REACHED)
@@ -254,13 +269,13 @@ OPERATIONS = (
         get_document,
         "Read a document, as it is or was.",
         (
-            Reply(200, "The bare JSON value.", Any, ("ETag", "Last-Modified", "Roost-Seq")),
-            Reply(304, "The caller has this version already.", None, ("ETag", "Last-Modified", "Roost-Seq")),
+            Reply(200, "The bare JSON value.", Any, (ETAG, LAST_MODIFIED, SEQ)),
+            Reply(304, "The caller has this version already.", None, (ETAG, LAST_MODIFIED, SEQ)),
         ),
         tag="Documents",
         errors=_MOMENT_ERRORS,
         query=shapes.AtQuery,
-        headers=("If-None-Match", "Roost-At-Least"),
+        headers=(IF_CHANGED, AT_LEAST),
     ),
     Operation(
         "PUT",
@@ -274,7 +289,7 @@ OPERATIONS = (
         ),
         tag="Documents",
         errors=_VALUE_ERRORS,
-        headers=(*_WRITE_HEADERS, "Prefer"),
+        headers=(*_WRITE_HEADERS, PREFER),
         body=_ANY_JSON,
     ),
     Operation(
@@ -289,7 +304,7 @@ OPERATIONS = (
         ),
         tag="Documents",
         errors=(*_VALUE_ERRORS, Code.NOT_FOUND, Code.PATCH_FAILED),
-        headers=(*_WRITE_HEADERS, "Prefer"),
+        headers=(*_WRITE_HEADERS, PREFER),
         body=Body({_MERGE_PATCH: Any, _JSON_PATCH: shapes.JsonPatch}),
     ),
     Operation(
@@ -297,11 +312,7 @@ OPERATIONS = (
         _DOCUMENT,
         delete_document,
         "Delete a document.",
-        (
-            Reply(
-                204, "Deleted; the ETag is the tombstone's version.", None, ("ETag", "Roost-Seq", "Idempotent-Replayed")
-            ),
-        ),
+        (Reply(204, "Deleted; the ETag is the tombstone's version.", None, (ETAG, SEQ, REPLAYED)),),
         tag="Documents",
         errors=(*_WRITE_ERRORS, Code.NOT_FOUND, Code.TOO_LARGE),
         headers=_WRITE_HEADERS,
@@ -311,7 +322,7 @@ OPERATIONS = (
         f"{_DOCUMENT}/history",
         get_history,
         "List a document's versions, newest first.",
-        (Reply(200, "A page of versions.", shapes.HistoryPage, ("Roost-Seq",)),),
+        (Reply(200, "A page of versions.", shapes.HistoryPage, (SEQ,)),),
         tag="Documents",
         errors=(Code.NOT_FOUND,),
         query=shapes.HistoryQuery,
@@ -328,7 +339,7 @@ OPERATIONS = (
         ),
         tag="Documents",
         errors=(*_VALUE_ERRORS, Code.NOT_FOUND, Code.CURSOR_COMPACTED),
-        headers=(*_WRITE_HEADERS, "Prefer"),
+        headers=(*_WRITE_HEADERS, PREFER),
         body=Body({"application/json": shapes.Restore}),
     ),
     Operation(
@@ -336,11 +347,11 @@ OPERATIONS = (
         "/v1/users/{user}/docs/{collection}",
         list_documents,
         "List a collection's documents by key.",
-        (Reply(200, "A page of documents.", shapes.DocumentPage, ("Roost-Seq",)),),
+        (Reply(200, "A page of documents.", shapes.DocumentPage, (SEQ,)),),
         tag="Documents",
         errors=(Code.NOT_FOUND, Code.CURSOR_AHEAD),
         query=shapes.PageQuery,
-        headers=("Roost-At-Least",),
+        headers=(AT_LEAST,),
     ),
     Operation(
         "GET",
@@ -348,23 +359,23 @@ OPERATIONS = (
         get_snapshot,
         "Read all documents of a user at one moment.",
         (
-            Reply(200, "One consistent snapshot.", shapes.Snapshot, ("ETag", "Roost-Seq")),
-            Reply(304, "The caller has this snapshot already.", None, ("ETag", "Roost-Seq")),
+            Reply(200, "One consistent snapshot.", shapes.Snapshot, (ETAG, SEQ)),
+            Reply(304, "The caller has this snapshot already.", None, (ETAG, SEQ)),
         ),
         tag="Documents",
         errors=(*_MOMENT_ERRORS, Code.TOO_LARGE),
         query=shapes.AtQuery,
-        headers=("If-None-Match", "Roost-At-Least"),
+        headers=(IF_CHANGED, AT_LEAST),
     ),
     Operation(
         "POST",
         "/v1/users/{user}/batch",
         change_batch,
         "Change several documents of a user: all or none.",
-        (Reply(200, "All ops are carried out.", shapes.BatchResult, ("Roost-Seq", "Idempotent-Replayed")),),
+        (Reply(200, "All ops are carried out.", shapes.BatchResult, (SEQ, REPLAYED)),),
         tag="Documents",
         errors=(*_VALUE_ERRORS, Code.NOT_FOUND, Code.PATCH_FAILED),
-        headers=("Idempotency-Key",),
+        headers=(IDEMPOTENCY_KEY,),
         body=Body({"application/json": shapes.Batch}),
         description="A refusal names the op in `errors[0].pointer` and has the status that the op alone would have.",
     ),

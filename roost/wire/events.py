@@ -13,7 +13,7 @@ from roost.core.limits import Limits
 from roost.wire import decoding, shapes
 from roost.wire.answer import JSON, PRIVATE, Answer, seq_header, stamp
 from roost.wire.documents import page_size, stored_value
-from roost.wire.operations import Body, Operation, Reply
+from roost.wire.operations import SEQ, Body, Operation, Reply
 from roost.wire.request import Request
 
 _encode = msgspec.json.Encoder().encode
@@ -88,7 +88,7 @@ OPERATIONS = (
         _EVENTS,
         get_events,
         "Read a user's log, or wait for what comes next.",
-        (Reply(200, "Events in `seq` order, without holes.", shapes.Log, ("Roost-Seq",)),),
+        (Reply(200, "Events in `seq` order, without holes.", shapes.Log, (SEQ,)),),
         tag="Events",
         errors=(Code.NOT_FOUND, Code.NOT_ACCEPTABLE, Code.CURSOR_AHEAD, Code.CURSOR_COMPACTED),
         query=shapes.LogQuery,
@@ -98,7 +98,7 @@ OPERATIONS = (
         _EVENTS,
         append_events,
         "Append events of an exported log.",
-        (Reply(200, "The log has all of them.", shapes.LogSeq, ("Roost-Seq",)),),
+        (Reply(200, "The log has all of them.", shapes.LogSeq, (SEQ,)),),
         tag="Events",
         errors=(
             Code.INVALID_JSON,

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from roost.core.errors import Code
-from roost.core.limits import IDEMPOTENCY_KEY_CHARS_MAX, Limits
+from roost.core.limits import Limits
 from roost.wire import problems, shapes
-from roost.wire.operations import Body, Operation, Reply
+from roost.wire.operations import Body, HeaderField, Operation, Reply
 
 Json = dict[str, Any]
 
@@ -27,31 +27,11 @@ Every answer carries `Roost-Request-Id`. `HEAD` works wherever `GET` does. A ref
 (RFC 9457) with a stable `code`. A query parameter that is unknown or given twice is refused, and so is an unknown
 member of a request body.
 """
-_NUMBER: Json = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,15})$"}
-_TEXT: Json = {"type": "string"}
 _PATH_PARAMETERS: dict[str, tuple[Any, str]] = {
     "user": (shapes.UserName, "Whose state."),
     "collection": (shapes.CollectionName, "Which kind of state."),
     "key": (shapes.Key, "Which document."),
 }
-_REQUEST_HEADERS: dict[str, tuple[Json, str]] = {
-    "If-Match": (_TEXT, 'Write only if the document is at one of these versions (`"7", "8"`), or exists (`*`).'),
-    "If-None-Match": (_TEXT, "Write: `*`, only if the document does not exist. Read: versions to answer 304 for."),
-    "Idempotency-Key": (
-        {"type": "string", "pattern": f"^[!-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}$"},
-        "The same key with the same request gives the first answer again.",
-    ),
-    "Prefer": (_TEXT, "`return=minimal`: 204 without the value."),
-    "Roost-At-Least": (_NUMBER, "A `Roost-Seq` that the read must have reached."),
-}
-_ANSWER_HEADERS: dict[str, tuple[Json, str]] = {
-    "ETag": ({"type": "string", "pattern": '^"[0-9]+"$'}, "The version, in quotes."),
-    "Last-Modified": (_TEXT, "When that version was written."),
-    "Roost-Seq": (_NUMBER, "Where the user's log stands."),
-    "Idempotent-Replayed": ({"const": "true"}, "The answer was given before, to a request with the same key."),
-    "Preference-Applied": (_TEXT, "The preference that was followed."),
-}
-_NOT_ALWAYS = ("Idempotent-Replayed",)
 
 
 def generate(operations: Sequence[Operation], limits: Limits) -> bytes:
@@ -63,6 +43,7 @@ class _Document:
     def __init__(self, operations: Sequence[Operation], limits: Limits) -> None:
         self._limits = limits
         self._components: Json = {}
+        self._problem = self._schema(problems.Problem)
         paths: dict[str, Json] = {}
         for operation in operations:
             paths.setdefault(operation.path, {})[operation.method.lower()] = self._operation(operation)
@@ -106,8 +87,7 @@ class _Document:
         for name, schema in self._resolved(operation.query)["properties"].items():
             yield {"name": name, "in": "query", "description": schema.pop("description", ""), "schema": schema}
         for header in operation.headers:
-            schema, description = _REQUEST_HEADERS[header]
-            yield {"name": header, "in": "header", "description": description, "schema": schema}
+            yield {"name": header.name, "in": "header", "description": header.description, "schema": header.schema}
 
     def _body(self, body: Body) -> Json:
         content = {media_type: {"schema": self._schema(shape)} for media_type, shape in body.content.items()}
@@ -122,7 +102,7 @@ class _Document:
     def _refusal(self, status: int, codes: Sequence[Code]) -> Json:
         told: Json = {
             "description": " ".join(f"`{code.value}`: {problems.PROBLEMS[code][1]}." for code in codes),
-            "content": {problems.MEDIA_TYPE: {"schema": self._schema(problems.Problem)}},
+            "content": {problems.MEDIA_TYPE: {"schema": self._problem}},
         }
         if status in problems.WITH_RETRY_AFTER:
             schema = {"type": "integer", "minimum": 1}
@@ -162,12 +142,8 @@ def _by_status(codes: Iterable[Code]) -> dict[int, list[Code]]:
     return dict(sorted(statuses.items()))
 
 
-def _headers(names: Sequence[str]) -> Json:
+def _headers(headers: Sequence[HeaderField]) -> Json:
     return {
-        name: {
-            "description": _ANSWER_HEADERS[name][1],
-            "required": name not in _NOT_ALWAYS,
-            "schema": _ANSWER_HEADERS[name][0],
-        }
-        for name in names
+        header.name: {"description": header.description, "required": not header.optional, "schema": header.schema}
+        for header in headers
     }

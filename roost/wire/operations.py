@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from roost.core.errors import Code
+from roost.core.limits import IDEMPOTENCY_KEY_CHARS_MAX
 from roost.wire.answer import Answer
 from roost.wire.request import Request
 from roost.wire.shapes import NoQuery, Shape
@@ -22,13 +23,49 @@ _EVERYWHERE = (Code.INVALID_REQUEST, Code.INTERNAL)
 _WITH_TOKEN = (Code.INVALID_NAME, Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.UNAVAILABLE, Code.OVERLOADED)
 
 
+class HeaderField(msgspec.Struct, frozen=True):
+    """A header of a request or an answer, with its JSON Schema. `optional` ones are not in every answer."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    optional: bool = False
+
+
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,15})$"}
+_KEY = {"type": "string", "pattern": f"^[!-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}$"}
+
+IF_MATCH = HeaderField(
+    "If-Match", 'Only if the document is at one of these versions (`"7", "8"`), or exists (`*`).', _TEXT
+)
+IF_ABSENT = HeaderField("If-None-Match", "Only if the document does not exist.", {"const": "*"})
+IF_CHANGED = HeaderField("If-None-Match", "Versions that the caller has: 304 if it is still at one of them.", _TEXT)
+IDEMPOTENCY_KEY = HeaderField(
+    "Idempotency-Key", "The same key with the same request gives the first answer again.", _KEY
+)
+PREFER = HeaderField("Prefer", "`return=minimal`: 204 without the value.", _TEXT)
+AT_LEAST = HeaderField("Roost-At-Least", "A `Roost-Seq` that the read must have reached.", _NUMBER)
+
+ETAG = HeaderField("ETag", "The version, in quotes.", {"type": "string", "pattern": '^"[0-9]+"$'})
+LAST_MODIFIED = HeaderField("Last-Modified", "When that version was written.", _TEXT)
+SEQ = HeaderField("Roost-Seq", "Where the user's log stands.", _NUMBER)
+REPLAYED = HeaderField(
+    "Idempotent-Replayed",
+    "The answer was given before, to a request with the same key.",
+    {"const": "true"},
+    optional=True,
+)
+PREFERENCE_APPLIED = HeaderField("Preference-Applied", "The preference that was followed.", _TEXT)
+
+
 class Reply(msgspec.Struct, frozen=True):
     """An answer that is no refusal: `body` is the type it has, None if it has none."""
 
     status: int
     description: str
     body: Any = None
-    headers: tuple[str, ...] = ()
+    headers: tuple[HeaderField, ...] = ()
     media_type: str = "application/json"
 
 
@@ -54,7 +91,7 @@ class Operation(msgspec.Struct, frozen=True):
     tag: str
     errors: tuple[Code, ...] = ()
     query: type[Shape] = NoQuery
-    headers: tuple[str, ...] = ()
+    headers: tuple[HeaderField, ...] = ()
     body: Body | None = None
     public: bool = False
     description: str = ""

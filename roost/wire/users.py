@@ -11,7 +11,7 @@ from roost.core.ids import check_user
 from roost.wire import cursors, decoding, shapes
 from roost.wire.answer import JSON, PRIVATE, Answer, seq_header, stamp
 from roost.wire.documents import page_size
-from roost.wire.operations import Body, Operation, Reply
+from roost.wire.operations import SEQ, Body, Operation, Reply
 from roost.wire.request import Request
 
 _encode = msgspec.json.Encoder().encode
@@ -68,8 +68,8 @@ OPERATIONS = (
         create_user,
         "Bring a user into being.",
         (
-            Reply(200, "There already.", shapes.User, ("Roost-Seq",)),
-            Reply(201, "Created, with an empty log.", shapes.User, ("Roost-Seq",)),
+            Reply(200, "There already.", shapes.User, (SEQ,)),
+            Reply(201, "Created, with an empty log.", shapes.User, (SEQ,)),
         ),
         tag="Users",
         errors=(Code.INVALID_JSON, Code.TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE),
@@ -81,7 +81,7 @@ OPERATIONS = (
         "/v1/users/{user}",
         get_user,
         "See where a user's log stands.",
-        (Reply(200, "The user.", shapes.User, ("Roost-Seq",)),),
+        (Reply(200, "The user.", shapes.User, (SEQ,)),),
         tag="Users",
         errors=(Code.NOT_FOUND,),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from roost.core.events import Document, Event, Head
 from roost.core.fold import Fold, document_of, fold
 from roost.core.ids import lane_of
-from roost.core.ports import Appendix, DocumentRef, Engine, StoredAnswer
+from roost.core.ports import Appendix, DocumentRef, Engine, StoredAnswer, TransactionLost
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -119,6 +120,13 @@ async def write(engine: Engine, *writes: Write, answers: list[StoredAnswer] | No
         events_in_order = [(write.user, next(queues[write.user])) for write in writes]
         await tx.append(appendix._replace(events=events_in_order), [])
     return {head.user: head.seq for head in appendix.heads}
+
+
+async def write_again(engine: Engine, *writes: Write) -> dict[str, int]:
+    """`write`, again whenever the transaction was lost: an engine may give up one of several that race."""
+    while True:
+        with suppress(TransactionLost):
+            return await write(engine, *writes)
 
 
 async def write_log(engine: Engine, user: str, events: list[Event], created_at: datetime = START) -> None:

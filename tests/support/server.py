@@ -172,12 +172,12 @@ class Server:
             return [child.pid for child in psutil.Process(self.pid).children() if (self._port, 0) in _ports(child)]
         return []
 
-    def worker_of(self, client_port: int) -> int:
-        """The worker that holds the other end of a client's connection, by the client's own port."""
-        for pid in self.listening():
-            if (self._port, client_port) in _ports(psutil.Process(pid)):
-                return pid
-        raise LookupError(client_port)
+    def clients(self) -> dict[int, set[int]]:
+        """The connections that each worker has taken, by the client's own port."""
+        return {
+            pid: {there for here, there in _ports(psutil.Process(pid)) if here == self._port and there}
+            for pid in self.listening()
+        }
 
     def postmaster(self) -> int:
         """The process id of the embedded PostgreSQL."""

@@ -58,9 +58,7 @@ def test_it_has_one_owner_as_long_as_that_one_lives(tmp_path: Path) -> None:
 
 def test_a_program_that_the_owner_started_does_not_own_it(tmp_path: Path) -> None:
     owned = opened(tmp_path)
-    with subprocess.Popen(
-        ["sleep", "60"], close_fds=False, pass_fds=[owned._lock], stdout=subprocess.DEVNULL
-    ) as inheritor:
+    with subprocess.Popen(["sleep", "60"], pass_fds=[owned._lock], stdout=subprocess.DEVNULL) as inheritor:
         owned.close()
         second = subprocess.run(
             [sys.executable, "-c", OPEN_ELSEWHERE, str(tmp_path)], input="", capture_output=True, text=True, check=False

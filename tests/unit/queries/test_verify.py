@@ -129,7 +129,10 @@ ADAS = [index for index, user in enumerate(u for u in USERS if lane_of(u) == LAN
         (set_document("b", None), f"{ADA}: notes/b: in the log, but not stored"),
         (set_document("d", Document("notes", "d", 1, b"1", START)), f"{ADA}: notes/d: stored, but not in the log"),
         (set_document("a", Document("notes", "a", 1, b"1", START)), f"{ADA}: notes/a: stored at version 1, 5 in the"),
-        (set_document("c", Document("notes", "c", 3, b"2", START)), f"{ADA}: notes/c: version 3 is stored with another"),
+        (
+            set_document("c", Document("notes", "c", 3, b"2", START)),
+            f"{ADA}: notes/c: version 3 is stored with another",
+        ),
         (drop_from_log, f"{ADA}: event 3 follows event 1"),
         (rewrite_log, f"lane {LANE}: {ADA}: the lane shows other events than the log has"),
         (drop_user, f"lane {LANE}: {ADA}: the lane shows events of a user that does not exist"),

@@ -165,7 +165,7 @@ class Server:
     def issue(self, kind: Literal["user", "service", "admin"], name: str) -> str:
         return self.identity.issue(kind, name, 60)
 
-    def __call__(  # noqa: PLR0913  # a request has that many parts
+    def __call__(  # a request has that many parts
         self,
         method: str,
         target: str,

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from roost.core.commands import ABSENT, ANYTHING, PRESENT, Condition, Versions
@@ -188,7 +189,9 @@ def test_preconditions(server: Server, method: str, headers: dict[str, str], con
     assert server.change.ops[0].condition == condition
 
 
-@pytest.mark.parametrize("headers", [{"If-None-Match": '"7"'}, {"If-None-Match": ""}, {"If-None-Match": "*", "If-Match": "*"}])
+@pytest.mark.parametrize(
+    "headers", [{"If-None-Match": '"7"'}, {"If-None-Match": ""}, {"If-None-Match": "*", "If-Match": "*"}]
+)
 def test_preconditions_that_make_no_sense_are_refused(server: Server, headers: dict[str, str]) -> None:
     assert server("PUT", UI, b"1", headers).refusal == (400, "invalid_request")
     assert not server.gate.asked
@@ -213,9 +216,9 @@ def test_a_conflict_with_nothing_shows_null(server: Server, current: Any) -> Non
     assert server("PUT", UI, b"1", {"If-Match": '"3"'}).json["current"] is None
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", None])
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "", None])
 def test_put_takes_json(server: Server, content_type: str | None) -> None:
-    assert server("PUT", UI, b"1", {"Content-Type": content_type} if content_type else {}).status == 200
+    assert server("PUT", UI, b"1", {} if content_type is None else {"Content-Type": content_type}).status == 200
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,6 @@ def test_put_takes_json(server: Server, content_type: str | None) -> None:
     [
         ("PUT", UI, {"Content-Type": "text/plain"}, {"accept": "application/json"}),
         ("PUT", UI, {"Content-Type": "application/x-www-form-urlencoded"}, {"accept": "application/json"}),
-        ("PUT", UI, {"Content-Type": ""}, {}),
         ("PUT", UI, {"Content-Encoding": "gzip"}, {"accept": "application/json"}),
         (
             "PATCH",
@@ -239,9 +241,6 @@ def test_put_takes_json(server: Server, content_type: str | None) -> None:
 def test_other_media_types_are_refused(
     server: Server, method: str, target: str, headers: dict[str, str], offered: dict[str, str]
 ) -> None:
-    if headers == {"Content-Type": ""}:
-        assert server(method, target, b"1", headers).status == 200
-        return
     response = server(method, target, b"{}", headers)
     assert response.refusal == (415, "unsupported_media_type")
     assert response.headers.items() >= offered.items()
@@ -250,7 +249,18 @@ def test_other_media_types_are_refused(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"nope", b'{"a":1,"a":2}', b'"\\ud800"', b"NaN", b"9007199254740993", b"\xff", b"[" * 65 + b"]" * 65, b'"\\u0000"'],
+    [
+        b"",
+        b"{",
+        b"nope",
+        b'{"a":1,"a":2}',
+        b'"\\ud800"',
+        b"NaN",
+        b"9007199254740993",
+        b"\xff",
+        b"[" * 65 + b"]" * 65,
+        b'"\\u0000"',
+    ],
 )
 def test_bad_json_is_refused(server: Server, body: bytes) -> None:
     assert server("PUT", UI, body, JSON).refusal == (400, "invalid_json")
@@ -311,7 +321,9 @@ def test_restore_names_a_version(server: Server) -> None:
     assert (op.kind, op.argument, op.condition) == ("restore", 3, PRESENT)
 
 
-@pytest.mark.parametrize("body", [{}, {"version": 0}, {"version": "3"}, {"version": 1.5}, {"version": 3, "more": 1}, [], 3])
+@pytest.mark.parametrize(
+    "body", [{}, {"version": 0}, {"version": "3"}, {"version": 1.5}, {"version": 3, "more": 1}, [], 3]
+)
 def test_a_bad_restore_is_refused(server: Server, body: Any) -> None:
     assert server("POST", f"{UI}/restore", body, JSON).refusal == (400, "invalid_request")
 
@@ -368,9 +380,7 @@ def test_a_list_shows_documents_with_their_versions(server: Server) -> None:
 
 
 def test_a_lists_cursor_goes_on_after_its_last_key(server: Server) -> None:
-    server.gate.outcomes["page"] = Page(HEAD, [document(key="a"), document(key="bé/~%")], more=True)
-    cursor = server.get("/v1/users/ada/docs/preferences").json["next"]
-    server.gate.outcomes["page"] = Page(HEAD, [document(key="bé")], more=True)
+    server.gate.outcomes["page"] = Page(HEAD, [document(key="a"), document(key="bé")], more=True)
     cursor = server.get("/v1/users/ada/docs/preferences").json["next"]
     assert server.get(f"/v1/users/ada/docs/preferences?after={cursor}").status == 200
     assert server.gate.asked[-1] == ("page", "ada", "preferences", "", "bé", 100, NOW)
@@ -389,7 +399,9 @@ def test_a_bad_cursor_is_refused(server: Server, cursor: str) -> None:
     assert not server.gate.asked
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=", "limit=1.5", "sort=key", "limit=1&limit=1"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "limit=x", "limit=", "limit=1.5", "sort=key", "limit=1&limit=1"]
+)
 def test_a_bad_page_is_refused(server: Server, query: str) -> None:
     response = server.get(f"/v1/users/ada/docs/preferences?{query}")
     assert response.refusal == (400, "invalid_request")
@@ -466,9 +478,7 @@ def test_a_batch_is_one_change(server: Server) -> None:
 
 
 def test_a_refused_op_is_named(server: Server) -> None:
-    server.gate.outcomes["change"] = RoostError(
-        Code.VERSION_CONFLICT, "No.", pointer="/ops/3", current=document()
-    )
+    server.gate.outcomes["change"] = RoostError(Code.VERSION_CONFLICT, "No.", pointer="/ops/3", current=document())
     response = server("POST", "/v1/users/ada/batch", {"ops": [{"op": "delete", "collection": "a", "key": "b"}]})
     assert response.refusal == (412, "version_conflict")
     assert response.json["errors"] == [{"pointer": "/ops/3", "message": "No."}]
@@ -508,9 +518,7 @@ def nested(depth: int) -> Any:
 @pytest.mark.parametrize("op", [{"op": "put", "value": None}, {"op": "merge", "patch": None}])
 def test_a_value_in_a_batch_may_be_as_deep_as_alone(server: Server, op: dict[str, Any]) -> None:
     def batch(depth: int) -> tuple[int, Any]:
-        whole = {**OP, **op, ("value" if "value" in op else "patch"): nested(depth)}
-        if "patch" in op:
-            del whole["value"]
+        whole = {"collection": "a", "key": "b", **op, ("value" if "value" in op else "patch"): nested(depth)}
         response = server("POST", "/v1/users/ada/batch", {"ops": [whole]}, JSON)
         return response.status, response.json.get("code")
 
@@ -539,7 +547,7 @@ def test_a_full_batch_is_taken(server: Server) -> None:
 
 
 def test_times_always_have_microseconds(server: Server) -> None:
-    server.gate.outcomes["page"] = Page(HEAD, [document()._replace() if False else document()], more=False)
-    whole = AT.replace(microsecond=0)
-    assert server.get("/v1/users/ada/docs/preferences").json["items"][0]["updated_at"].endswith(".250000Z")
-    assert whole.microsecond == 0
+    whole = msgspec.structs.replace(document(), updated_at=AT.replace(microsecond=0))
+    server.gate.outcomes["page"] = Page(HEAD, [whole], more=False)
+    response = server.get("/v1/users/ada/docs/preferences")
+    assert response.json["items"][0]["updated_at"] == "2026-01-31T12:00:05.000000Z"

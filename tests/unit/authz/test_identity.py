@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from roost.authz import identity as identity_module
+from roost.authz.identity import Identity
+from roost.authz.principal import Principal
+from roost.core.errors import Code, RoostError
+from roost.crypto.signing import FILE_NAME, SigningKey
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 31, 12, 0, 0, 500_000, UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def go(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def key(folder: Path) -> SigningKey:
+    return SigningKey.load_or_create(folder)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def identity(key: SigningKey, clock: Clock) -> Identity:
+    return Identity(key, clock)
+
+
+def refusal(identity: Identity, token: str) -> str:
+    with pytest.raises(RoostError) as refused:
+        identity.authenticate(token)
+    assert refused.value.code is Code.UNAUTHENTICATED
+    return refused.value.detail
+
+
+def encoded(part: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+
+
+def claims(clock: Clock, **changed: Any) -> dict[str, Any]:
+    now = int(clock.now.timestamp())
+    usual = {"iss": "roost", "sub": "ada", "kind": "user", "iat": now, "exp": now + 60}
+    return {name: value for name, value in {**usual, **changed}.items() if value is not None}
+
+
+@pytest.mark.parametrize("kind", ["user", "service", "admin"])
+def test_a_token_names_its_bearer(identity: Identity, kind: Any) -> None:
+    token = identity.issue(kind, "ada", 60)
+    assert identity.authenticate(token) == Principal(kind, "ada")
+    assert identity.authenticate(token) == Principal(kind, "ada")
+
+
+def test_a_bad_name_gets_no_token(identity: Identity) -> None:
+    with pytest.raises(RoostError):
+        identity.issue("user", "a/b", 60)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_token_expires_on_the_second(identity: Identity, clock: Clock, known: bool) -> None:
+    token = identity.issue("user", "ada", 60)
+    if known:
+        identity.authenticate(token)
+    clock.go(59.4)
+    if known:
+        identity.authenticate(token)
+    clock.go(0.2)
+    assert "expired" in refusal(identity, token)
+
+
+@pytest.mark.parametrize("claim", ["iat", "nbf"])
+def test_a_token_of_the_future_is_refused_beyond_the_skew(
+    key: SigningKey, identity: Identity, clock: Clock, claim: str
+) -> None:
+    now = int(clock.now.timestamp())
+    identity.authenticate(key.sign(claims(clock, **{claim: now + 30})))
+    assert "not valid yet" in refusal(identity, key.sign(claims(clock, **{claim: now + 32})))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"iss": "other"},
+        {"iss": None},
+        {"sub": None},
+        {"sub": "a/b"},
+        {"sub": ""},
+        {"sub": 7},
+        {"kind": None},
+        {"kind": "root"},
+        {"exp": None},
+        {"exp": "2030"},
+        {"exp": True},
+        {"iat": None},
+    ],
+)
+def test_claims_that_are_not_ours_are_refused(
+    key: SigningKey, identity: Identity, clock: Clock, changed: dict[str, Any]
+) -> None:
+    identity.authenticate(key.sign(claims(clock)))
+    refusal(identity, key.sign(claims(clock, **changed)))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        ".",
+        "..",
+        "...",
+        "a.b.c",
+        "a" * 9000,
+        "\x00",
+        "é.é.é",
+        "eyJhbGciOiJFZERTQSJ9..",
+        "eyJhbGciOiJFZERTQSJ9.e30.",
+        "[].{}.x",
+    ],
+)
+def test_garbage_is_refused(identity: Identity, token: str) -> None:
+    refusal(identity, token)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    head=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk", "zip", "enc"]), json_values),
+    algorithm=st.sampled_from(["EdDSA", "Ed25519", "none", "HS256", "dir"]),
+    payload=json_values,
+    signature=st.binary(max_size=70),
+)
+def test_no_head_breaks_more_than_its_token(
+    identity: Identity, head: dict[str, Any], algorithm: str, payload: Any, signature: bytes
+) -> None:
+    text = f"{encoded({'alg': algorithm, **head})}.{encoded(payload)}"
+    refusal(identity, f"{text}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.text())
+def test_no_text_breaks_more_than_its_token(identity: Identity, token: str) -> None:
+    refusal(identity, token)
+
+
+def test_every_changed_character_is_noticed(identity: Identity) -> None:
+    token = identity.issue("user", "ada", 60)
+    last = len(token) - 1
+    for index, character in enumerate(token):
+        # The last character has bits that carry nothing; a decoder may ignore them.
+        changed = {"A": "B", ".": "A"}.get(character, "A") if index < last else ("A" if character != "A" else "Q")
+        refusal(identity, token[:index] + changed + token[index + 1 :])
+
+
+def test_a_token_without_a_signature_is_refused(identity: Identity, key: SigningKey, clock: Clock) -> None:
+    for algorithm in ("none", "None", "NONE", ""):
+        head = encoded({"alg": algorithm, "kid": key.kid, "typ": "JWT"})
+        refusal(identity, f"{head}.{encoded(claims(clock))}.")
+        refusal(identity, f"{head}.{encoded(claims(clock))}.{identity.issue('user', 'ada', 60).split('.')[2]}")
+
+
+def test_the_public_key_is_no_secret_to_sign_with(
+    identity: Identity, key: SigningKey, clock: Clock, folder: Path
+) -> None:
+    jwk = json.loads((folder / FILE_NAME).read_bytes())
+    public = base64.urlsafe_b64decode(jwk["x"] + "==")
+    text = f"{encoded({'alg': 'HS256', 'kid': key.kid})}.{encoded(claims(clock))}"
+    for secret in (public, jwk["x"].encode()):
+        mac = hmac.new(secret, text.encode(), hashlib.sha256).digest()
+        refusal(identity, f"{text}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}")
+
+
+def test_another_key_is_refused_even_if_the_token_brings_it(
+    identity: Identity, key: SigningKey, clock: Clock, tmp_path: Path
+) -> None:
+    other = SigningKey.load_or_create(tmp_path)
+    assert other.kid != key.kid
+    refusal(identity, other.sign(claims(clock)))
+    private = Ed25519PrivateKey.generate()
+    jwk = {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": base64.urlsafe_b64encode(private.public_key().public_bytes_raw()).decode(),
+    }
+    text = f"{encoded({'alg': 'EdDSA', 'kid': key.kid, 'jwk': jwk})}.{encoded(claims(clock))}"
+    refusal(identity, f"{text}.{base64.urlsafe_b64encode(private.sign(text.encode())).decode().rstrip('=')}")
+
+
+def test_the_right_key_under_another_name_is_refused(
+    identity: Identity, key: SigningKey, clock: Clock, folder: Path
+) -> None:
+    jwk = json.loads((folder / FILE_NAME).read_bytes())
+    private = Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(jwk["d"] + "=="))
+
+    def signed(**head: Any) -> str:
+        text = f"{encoded({'alg': 'EdDSA', **head})}.{encoded(claims(clock))}"
+        return f"{text}.{base64.urlsafe_b64encode(private.sign(text.encode())).decode().rstrip('=')}"
+
+    identity.authenticate(signed(kid=key.kid))
+    refusal(identity, signed(kid="other"))
+    refusal(identity, signed())
+    refusal(identity, signed(kid=key.kid, crit=["b64"], b64=False))
+    refusal(identity, signed(kid=key.kid, crit=["x"], x=1))
+
+
+def test_what_is_remembered_is_bounded(key: SigningKey, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_module, "CACHED_TOKENS_MAX", 3)
+    opened = []
+
+    class Counting(SigningKey):
+        def open(self, token: str) -> bytes:
+            opened.append(token)
+            return super().open(token)
+
+    identity = Identity(Counting(key._key), clock)
+    tokens = [identity.issue("user", f"user{number}", 60) for number in range(4)]
+    for token in (*tokens, tokens[3], tokens[1]):
+        identity.authenticate(token)
+    assert opened == tokens
+    assert len(identity._known) == 3
+    identity.authenticate(tokens[0])
+    assert opened == [*tokens, tokens[0]]
+    refusal(identity, "bad")
+    clock.go(100)
+    for token in tokens:
+        refusal(identity, token)
+    assert not identity._known
