@@ -45,6 +45,11 @@ class Measure(NamedTuple):
     postgres_us: float = 0
     load_us: float = 0
 
+    @property
+    def cost_us(self) -> float:
+        """Processor time of a request without the load generator's."""
+        return self.server_us + self.postgres_us
+
 
 class Meter:
     """Processor time that a run costs, by who spends it."""

@@ -120,7 +120,7 @@ def write(folder: Path, scenes: list[Scene], notes: list[str]) -> str:
 
 
 def plot(path: Path, scenes: list[Scene]) -> None:
-    """Left: ratio to pgbench, each round a dot, with the targets. Right: rate and p99 by number of documents."""
+    """Left: ratio to pgbench, each round a dot, with the targets. Then rate and processor time by size."""
     import matplotlib as mpl  # noqa: PLC0415 - so that a failing bench needs no plotting
 
     mpl.use("agg")
@@ -152,7 +152,11 @@ def plot(path: Path, scenes: list[Scene]) -> None:
     left.legend(frameon=False, loc="upper right")
 
     flat = [scene for scene in scenes if scene.workers == 1]
-    for axis, field, title in ((middle, "rate", "Requests a second, 1 worker"), (right, "p99_ms", "p99, ms, 1 worker")):
+    panels = (
+        (middle, "rate", "Requests a second, 1 worker"),
+        (right, "cost_us", "Processor time a request, µs, 1 worker"),
+    )
+    for axis, field, title in panels:
         for action in TARGETS:
             xs, ys = [s.documents for s in flat], [s.median(action, field) for s in flat]
             axis.plot(xs, ys, "o-", color=COLOURS[action])

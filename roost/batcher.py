@@ -1,7 +1,8 @@
 """Group what arrives together: the mechanism behind group commit and batched reads.
 
 While one batch is on its way to the engine, the next gathers; so the batch grows with the load, and a lone
-request waits for nobody. The queue is bounded, and an item that has waited too long is told so.
+request waits for nobody. The queue is bounded, and whoever has waited too long is told so, whether the item is
+still queued (then it is dropped) or in a batch that does not come back (then it may be carried out yet).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import Generic, NamedTuple, TypeVar
 
 from roost.core.errors import Code, RoostError
 
@@ -17,11 +19,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class _Entry(NamedTuple, Generic[Item, Result]):
+    """An item, who waits for its result, and until when, by the event loop's time."""
+
+    item: Item
+    future: asyncio.Future[Result]
+    deadline: float
+
+
 class Batcher(Generic[Item, Result]):
     """Runs `run(items, deadline)` on batches of at most `batch_max`, at most `runners` at once.
 
     `run` answers with a result or an exception for each item, in order; `deadline` is the event loop's time
-    by which the oldest item must be answered. At most `queue_max` items wait; one more raises `OVERLOADED`.
+    by which the oldest item must be answered. At most `queue_max` items wait; one more raises `OVERLOADED`. An item
+    that has no result after `timeout_s` raises `UNAVAILABLE`.
     """
 
     def __init__(
@@ -38,7 +49,7 @@ class Batcher(Generic[Item, Result]):
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._timeout_s = timeout_s
-        self._queue: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
+        self._queue: deque[_Entry[Item, Result]] = deque()
         self._running = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -52,7 +63,7 @@ class Batcher(Generic[Item, Result]):
             raise RoostError(Code.OVERLOADED, "Too many requests are waiting for the engine.", retry_after_s=1)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._queue.append((item, future, loop.time() + self._timeout_s))
+        self._queue.append(_Entry(item, future, loop.time() + self._timeout_s))
         if self._running < self._runners:
             self._running += 1
             task = loop.create_task(self._drain())
@@ -74,22 +85,59 @@ class Batcher(Generic[Item, Result]):
             self._running -= 1
 
     async def _run_all(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._queue:
-            batch: list[tuple[Item, asyncio.Future[Result], float]] = []
+            batch: list[_Entry[Item, Result]] = []
             while self._queue and len(batch) < self._batch_max:
                 entry = self._queue.popleft()
-                if not entry[1].done():
+                if not entry.future.done():
                     batch.append(entry)
             if not batch:
                 continue
+            watch = _Watch(loop, batch, self._queue, self._timeout_s)
             try:
-                results = await self._run([item for item, _, _ in batch], batch[0][2])
+                results = await self._run([entry.item for entry in batch], batch[0].deadline)
             except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to those who wait)
                 results = [error] * len(batch)
-            for (_, future, _), result in zip(batch, results, strict=True):
-                if future.done():
+            finally:
+                watch.end()
+            for entry, result in zip(batch, results, strict=True):
+                if entry.future.done():
                     continue
                 if isinstance(result, BaseException):
-                    future.set_exception(result)
+                    entry.future.set_exception(result)
                 else:
-                    future.set_result(result)
+                    entry.future.set_result(result)
+
+
+class _Watch(Generic[Item, Result]):
+    """Answers for a batch that does not come back: to each of those in it, and behind it, when their time is over."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[_Entry[Item, Result]],
+        queue: deque[_Entry[Item, Result]],
+        timeout_s: float,
+    ) -> None:
+        self._loop = loop
+        self._batch = batch
+        self._queue = queue
+        self._timeout_s = timeout_s
+        self._timer = loop.call_at(batch[0].deadline, self._look)
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        late = [entry for entry in self._batch if entry.deadline <= now]
+        while self._queue and self._queue[0].deadline <= now:
+            late.append(self._queue.popleft())
+        for entry in late:
+            if not entry.future.done():
+                detail = "The engine did not answer in time: a write was carried out once, or not at all."
+                entry.future.set_exception(RoostError(Code.UNAVAILABLE, detail, retry_after_s=1))
+        # Deadlines are in the order of arrival, and an item that arrives later has all of its time before it.
+        waiting = [entry.deadline for entry in (*self._batch, *islice(self._queue, 1)) if entry.deadline > now]
+        self._timer = self._loop.call_at(min(waiting, default=now + self._timeout_s), self._look)

@@ -71,7 +71,7 @@ class Identity:
         try:
             claims = _decode_claims(self._key.open(token))
             subject = check_user(claims.sub)
-        except (BadSignature, msgspec.DecodeError, UnicodeDecodeError, RoostError):
+        except (BadSignature, msgspec.DecodeError, UnicodeDecodeError, RecursionError, RoostError):
             raise RoostError(Code.UNAUTHENTICATED, "The token is not one that this server issued.") from None
         if claims.iss != ISSUER:
             raise RoostError(Code.UNAUTHENTICATED, "The token is not one that this server issued.")

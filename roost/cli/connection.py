@@ -13,7 +13,6 @@ from roost.client import (
     CursorAhead,
     CursorCompacted,
     Forbidden,
-    InvalidName,
     Limits,
     NotFound,
     PreconditionRequired,
@@ -39,7 +38,6 @@ _NEXT_STEPS: list[tuple[type[RoostError], str]] = [
     (PreconditionRequired, "Say which version you replace: --if-version N, or 0 for a new document."),
     (CursorAhead, "`roost users USER` shows how far the log goes."),
     (CursorCompacted, "Start from a snapshot: `roost get USER`."),
-    (InvalidName, ""),
 ]
 
 
@@ -76,6 +74,7 @@ def sentence(error: RoostError) -> str:
 def next_step(error: RoostError) -> str:
     """What a person can do about an error."""
     if isinstance(error, VersionConflict):
-        current = error.current
-        return f"It is at version {current.version} now." if current else "There is no document there now."
+        if error.current is None:
+            return "Leave the condition out to write one."
+        return f"Look at it with `roost get`, then repeat with --if-version {error.current.version}."
     return next((step for kind, step in _NEXT_STEPS if isinstance(error, kind)), "")

@@ -302,4 +302,7 @@ def _moment(snapshot: Snapshot) -> tuple[str, ...]:
 
 def register(app: typer.Typer) -> None:
     """Add `demo`."""
-    app.command(epilog=examples("roost demo", "roost demo --customers 500 --url http://127.0.0.1:8080"))(demo)
+    app.command(
+        rich_help_panel="Try it",
+        epilog=examples("roost demo", "roost demo --customers 500 --url http://127.0.0.1:8080"),
+    )(demo)

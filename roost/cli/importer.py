@@ -13,6 +13,7 @@ order, and several users' are under way at once. What makes a repeated import sa
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any, BinaryIO, NamedTuple
@@ -71,20 +72,20 @@ class ImportState(msgspec.Struct, frozen=True):
 
 
 class Line(NamedTuple):
-    """One item of the file, and its bytes."""
+    """One item of the file, and its bytes; `end` is the state once it and all before it are in."""
 
     number: int
     user: str
     what: Document | Event
     size: int
+    end: ImportState
 
 
 class Chunk(NamedTuple):
-    """Consecutive lines of one user; `end` is the state once it and all before it are in."""
+    """Consecutive lines of one user."""
 
     number: int
     lines: list[Line]
-    end: ImportState
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,19 +114,25 @@ class Reader:
         self._hash = blake2b(digest_size=16)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Chunks in the order of the file. Raises `Changed`, and what `bad` raises for lines that are wrong."""
+        """Chunks in the order of the file. Raises `Changed`, and what `bad` raises, once all lines before are given."""
         self._skip()
         most = CHUNK_EVENTS if self._state.logs else CHUNK_DOCUMENTS
-        index, size, gathered, end = 0, 0, list[Line](), self._state
-        for line, after in self._lines():
-            if gathered and (line.user != gathered[0].user or len(gathered) == most or size + line.size > CHUNK_BYTES):
-                yield Chunk(index, gathered, end)
-                index, size, gathered = index + 1, 0, []
-            gathered.append(line)
-            size += line.size
-            end = after
+        number, size, gathered = 0, 0, list[Line]()
+        stopped = None
+        try:
+            for line in self._lines():
+                full = len(gathered) == most or size + line.size > CHUNK_BYTES
+                if gathered and (full or line.user != gathered[0].user):
+                    yield Chunk(number, gathered)
+                    number, size, gathered = number + 1, 0, []
+                gathered.append(line)
+                size += line.size
+        except BadLine as error:
+            stopped = error
         if gathered:
-            yield Chunk(index, gathered, end)
+            yield Chunk(number, gathered)
+        if stopped:
+            raise stopped
 
     def _skip(self) -> None:
         """Read past what is in already, and see that it is what it was."""
@@ -136,8 +143,8 @@ class Reader:
         if left or (self._state.size and self._hash.hexdigest() != self._state.digest):
             raise Changed
 
-    def _lines(self) -> Iterator[tuple[Line, ImportState]]:
-        """Each good line, with the state after it."""
+    def _lines(self) -> Iterator[Line]:
+        """Each good line."""
         number, size = self._state.lines, self._state.size
         while raw := self._stream.readline(LINE_BYTES_MAX + 1):
             number += 1
@@ -149,14 +156,16 @@ class Reader:
                 size += len(rest)
                 self._hash.update(rest)
             try:
-                line = self._parse(number, raw)
+                what = self._parse(number, raw)
             except BadLine as error:
                 self._bad(error)
                 continue
-            if line is not None:
-                yield line, msgspec.structs.replace(self._state, size=size, lines=number, digest=self._hash.hexdigest())
+            if what is not None:
+                user, item = what
+                end = msgspec.structs.replace(self._state, size=size, lines=number, digest=self._hash.hexdigest())
+                yield Line(number, user, item, len(raw), end)
 
-    def _parse(self, number: int, raw: bytes) -> Line | None:
+    def _parse(self, number: int, raw: bytes) -> tuple[str, Document | Event] | None:
         if len(raw) > LINE_BYTES_MAX:
             raise BadLine(number, f"It is longer than {LINE_BYTES_MAX:,} bytes.")
         if not raw.strip():
@@ -173,8 +182,7 @@ class Reader:
         except msgspec.ValidationError as error:
             hint = "" if self._state.logs or b'"seq"' not in raw else " For a file of logs, add --logs."
             raise BadLine(number, f"{error}.{hint}") from error
-        what = given if isinstance(given, Document) else msgspec.convert(fields, Event)
-        return Line(number, given.user, what, len(raw))
+        return given.user, given if isinstance(given, Document) else msgspec.convert(fields, Event)
 
 
 class Import:
@@ -199,7 +207,9 @@ class Import:
         self._skip = skip
         self._report = report
         self._saved = saved
+        # Chunks are sent up to the first that failed, and the state never moves past it.
         self._failure: Exception | None = None
+        self._failed_at = math.inf
         self._done: dict[int, ImportState] = {}
         self._next = 0
         self._refused_users: set[str] = set()
@@ -224,8 +234,7 @@ class Import:
                     if self._failure:
                         break
             except (BadLine, Changed, OSError) as error:
-                if self._failure is None:
-                    self._failure = error
+                self._failure = self._failure or error  # what was read before it is still sent
             for queue in queues:
                 await queue.put(None)
         if self._failure:
@@ -233,18 +242,28 @@ class Import:
 
     async def _work(self, queue: asyncio.Queue[Chunk | None]) -> None:
         while (chunk := await queue.get()) is not None:
-            # What comes after a failure is read from the queue, so that nobody waits, but not sent.
-            if self._failure is None:
-                try:
-                    await (self._append(chunk.lines) if self.state.logs else self._put(chunk.lines))
-                    self._advance(chunk)
-                except (BadLine, RoostError) as error:
-                    self._failure = error
+            if chunk.number > self._failed_at:
+                continue  # read from the queue, so that nobody waits
+            try:
+                await (self._append(chunk.lines) if self.state.logs else self._put(chunk.lines))
+                self._advance(chunk.number, chunk.lines[-1].end)
+            except BadLine as error:
+                before = [line.end for line in chunk.lines if line.number < error.line]
+                self._fail(chunk.number, error)
+                self._advance(chunk.number, *before[-1:])
+            except RoostError as error:
+                self._fail(-1, error)  # it would meet every other chunk too
 
-    def _advance(self, chunk: Chunk) -> None:
-        """Note that a chunk is in; the state moves once all before it are."""
-        self._done[chunk.number] = chunk.end
-        while self._next in self._done:
+    def _fail(self, number: int, error: Exception) -> None:
+        """Note why the import ends: of several failures, the first in the file."""
+        if number < self._failed_at:
+            self._failed_at, self._failure = number, error
+
+    def _advance(self, number: int, end: ImportState | None = None) -> None:
+        """Note up to where a chunk is in; the state moves once all before it are."""
+        if end is not None:
+            self._done[number] = end
+        while self._next in self._done and self._next <= self._failed_at:
             self.state = self._done.pop(self._next)
             self._next += 1
         self._saved(self.state)
@@ -263,6 +282,8 @@ class Import:
                     await self._put(lines[: len(lines) // 2])
                     lines = lines[len(lines) // 2 :]
                     continue
+                if not self._skip:
+                    await self._put(lines[:refused])
                 self.bad(BadLine(lines[refused].number, f"{error.detail} ({error.code})"))
                 lines = lines[:refused] + lines[refused + 1 :]
             else:
@@ -283,8 +304,11 @@ class Import:
                 await self._append(lines[: len(lines) // 2])
                 await self._append(lines[len(lines) // 2 :])
                 return
-            self.bad(BadLine(lines[refused or 0].number, f"{error.detail} ({error.code}) The log of {user} ends here."))
-            self.skipped += len(lines) - 1
+            refused = refused or 0
+            if refused:
+                await self._append(lines[:refused])
+            self.bad(BadLine(lines[refused].number, f"{error.detail} ({error.code}) The log of {user} ends here."))
+            self.skipped += len(lines) - refused - 1
             self._refused_users.add(user)
         else:
             self.items += len(lines)

@@ -90,8 +90,8 @@ def login(url: Url = None, token: Token = None, profile: ProfileName = DEFAULT_P
 
     Without --token, the token is asked for, or read from standard input.
     """
-    from roost.cli.connection import connect, refusals
-    from roost.client import Forbidden
+    from roost.cli.connection import PERSON, refusals
+    from roost.client import Forbidden, SyncClient
 
     if token is None:
         token = typer.prompt("Token", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
@@ -101,7 +101,7 @@ def login(url: Url = None, token: Token = None, profile: ProfileName = DEFAULT_P
     profiles = load()
     found = Profile(url or profiles.get(profile, Profile()).url, token)
     # An admin may list users, a user may not; either answer shows that the token is good.
-    with refusals(), connect(found.url, found.token, profile) as client, suppress(Forbidden):
+    with refusals(), SyncClient(found.url, found.token, limits=PERSON) as client, suppress(Forbidden):
         client.users_page(limit=1)
     save({**profiles, profile: found})
     say(f"Saved profile {profile!r} for {found.url} in {path()}.")

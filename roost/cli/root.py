@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from typer._click.exceptions import UsageError
 
 from roost.cli import demo, documents, load, profile, serve, transfer
 from roost.core.errors import RoostError
@@ -21,8 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(serve.app)
-for _commands in (demo, documents, transfer, load, profile):
+for _commands in (serve, demo, documents, transfer, load, profile):
     _commands.register(app)
 
 
@@ -43,17 +43,21 @@ def _options(
 
 def run() -> None:
     """Run the command that the arguments name, and exit with its status."""
-    message = ""
     try:
-        app()
+        sys.exit(app(prog_name="roost", standalone_mode=False))
+    except UsageError as error:
+        if not error.format_message():  # no command at all: its help was printed
+            sys.exit(2)
+        command = error.ctx.command_path if error.ctx else "roost"
+        _fail(f"{error.format_message().rstrip('.')}: see `{command} --help`.", 2)
     except CannotStart as error:
-        message = str(error)
+        _fail(str(error), 1)
     except RoostError as error:
-        message = error.detail
-    except Stopped:
+        _fail(error.detail, 1)
+    except (Stopped, typer.Abort):
         sys.exit(130)
-    except BrokenPipeError:  # whoever read our output has enough
-        sys.stderr.close()
-        sys.exit(1)
+
+
+def _fail(message: str, status: int) -> NoReturn:
     typer.echo(f"roost: {' '.join(message.split())}", err=True)
-    sys.exit(1)
+    sys.exit(status)

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
+from roost.cli.output import examples
 from roost.node.directory import CannotStart
 from roost.node.signals import Stopped
 from roost.settings import Settings
 
 if TYPE_CHECKING:
     from roost.node.serve import Node
-
-app = typer.Typer()
 
 DATA = typer.Option("--data", metavar="DIR", help="The data directory.", show_default="ROOST_DATA, else ./data")
 ENGINE = typer.Option(
@@ -37,7 +36,6 @@ TTL_S_MAX = 3650 * UNITS_S["d"]
 PANEL = "On the node"
 
 
-@app.command(rich_help_panel=PANEL)
 def serve(
     data: Data = None,
     engine: Engine = None,
@@ -65,7 +63,6 @@ def serve(
         return
 
 
-@app.command(rich_help_panel=PANEL)
 def migrate(data: Data = None, engine: Engine = None) -> None:
     """Bring the engine's schema to this release's. `roost serve` does so by itself."""
     import asyncio
@@ -80,7 +77,6 @@ def migrate(data: Data = None, engine: Engine = None) -> None:
     typer.echo("The schema is up to date.")
 
 
-@app.command(rich_help_panel=PANEL)
 def verify(data: Data = None, engine: Engine = None) -> None:
     """Fold every log and compare it with documents, positions and heads; beside a running server too.
 
@@ -101,7 +97,6 @@ def verify(data: Data = None, engine: Engine = None) -> None:
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=PANEL)
 def token(
     data: Data = None,
     user: Annotated[str | None, typer.Option(metavar="USER", help="For this user's state only.")] = None,
@@ -119,7 +114,7 @@ def token(
     from roost.node import directory
 
     if not directory.exists(settings.data):
-        raise CannotStart(f"{settings.data} is no data directory of Roost's: `roost serve` makes one; name it with --data.")
+        raise CannotStart(f"{settings.data} is no data directory of Roost's: see --data, or `roost serve` first.")
     ttl_s = settings.token_ttl_s if ttl is None else seconds(ttl)
     if user is not None:
         typer.echo(_issue(settings, "user", user, ttl_s))
@@ -127,6 +122,24 @@ def token(
         typer.echo(_issue(settings, "service", service, ttl_s))
     else:
         typer.echo(_issue(settings, "admin", "admin", ttl_s))
+
+
+def register(app: typer.Typer) -> None:
+    """Add `serve`, `migrate`, `verify` and `token`."""
+    app.command(
+        rich_help_panel=PANEL,
+        epilog=examples(
+            "roost serve",
+            "roost serve --data /var/lib/roost --host 0.0.0.0 --workers 4",
+            "roost serve --engine postgresql://roost@db1,db2/roost",
+        ),
+    )(serve)
+    app.command(rich_help_panel=PANEL, epilog=examples("roost migrate --engine postgresql://roost@db/roost"))(migrate)
+    app.command(rich_help_panel=PANEL, epilog=examples("roost verify --data data"))(verify)
+    app.command(
+        rich_help_panel=PANEL,
+        epilog=examples("roost token --user ada", "roost token --service billing --ttl 12h", "roost token --admin"),
+    )(token)
 
 
 def settings_of(**options: object) -> Settings:

@@ -40,8 +40,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backoff_s_max: float = 5.0
     outage_s: float = 600.0
     """How long `follow` goes on while the server cannot be reached."""
-    conflicts: int = 32
+    conflicts: int = 64
     """How often `update` starts again because somebody else wrote in between."""
+    conflict_s_max: float = 1.0
+    """The longest it waits, at random, before it does."""
     connections: int = 32
     """Connections to the server at once; further calls wait their turn."""
     users_remembered: int = 10_000
@@ -203,7 +205,7 @@ def _error(outcome: Answer | Lost | None) -> RoostError:
             retry_after_s=_retry_after_s(outcome.headers),
         )
     reason = outcome.reason if isinstance(outcome, Lost) else "nothing was sent back"
-    return Unreachable(f"No answer from the server: {reason}.", code="unavailable")
+    return Unreachable(f"No answer from the server: {reason.rstrip('.')}.", code="unavailable")
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -116,6 +116,7 @@ class Docs:
         """Read, change and write, again whenever somebody else wrote in between."""
         document = yield from self.get(key, None, None)
         current = document and Versioned(document.version, document.value)
+        limits = self._session.limits
         attempt = 0
         while True:
             value = change(current.value if current else None)
@@ -123,11 +124,11 @@ class Docs:
                 return (yield from self.put(key, value, Condition(version=current.version if current else 0), None))
             except VersionConflict as conflict:
                 attempt += 1
-                if attempt >= self._session.limits.conflicts:
+                if attempt >= limits.conflicts:
                     raise
                 current = conflict.current
-                # Those who collided once would collide again if all came back at once.
-                yield Pause(self._session.chance() * 0.01 * min(attempt, 10))
+                # Those who collided would collide again if all came back at once: spread out until one gets through.
+                yield Pause(self._session.chance() * min(limits.conflict_s_max, 0.01 * 1.5**attempt))
 
     def page(self, prefix: str, after: str | None, limit: int | None) -> Call[Page[Document]]:
         """One page of the collection, by key."""
@@ -290,9 +291,7 @@ def encode(value: Json) -> bytes:
     """
     try:
         # Not msgspec's encoder: it writes NaN as null.
-        text = json.dumps(
-            msgspec.to_builtins(value, str_keys=True), ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        )
+        text = json.dumps(msgspec.to_builtins(value, str_keys=True), ensure_ascii=False, separators=(",", ":"))
         jsonvalue.decode(body := text.encode(), _ANY_DEPTH)
     except CoreError as error:
         raise refused_here("invalid_json", error.detail) from error

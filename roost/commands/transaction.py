@@ -28,7 +28,12 @@ class GroupCommit:
         self._commands = commands
         self._rules = rules
         self._users = sorted({command.user for command in commands}, key=lambda user: (lane_of(user), user))
-        self._unknown: tuple[list[Outcome], tuple[str, Event] | None] | None = None
+        self._unknown: tuple[list[Outcome], tuple[str, Event]] | None = None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether an attempt was made that may have been committed. `run` finds out; a new group would not."""
+        return self._unknown is not None
 
     async def run(self, at: datetime) -> list[Outcome]:
         """The outcome of each command, in order, once all is durable. Raises what the engine raises."""
@@ -36,6 +41,8 @@ class GroupCommit:
             heads, created = await tx.lock(self._users, at)
             settled = await self._settle(tx)
             if settled is not None:
+                # What is still missing is what nothing came of, then as now.
+                await tx.append(Appendix([], [], [], []), sorted(created))
                 return settled
             logs = {user: OpenLog(heads[user], fresh=user in created) for user in self._users}
             loaded = await self._load(tx, logs)
@@ -44,23 +51,22 @@ class GroupCommit:
             appendix = _appendix(logs, stored)
             abandoned = [user for user, log in logs.items() if not log.wanted]
             if appendix.events or appendix.answers or abandoned:
-                # From here on a broken connection leaves it open whether this was committed.
-                self._unknown = outcomes, appendix.events[0] if appendix.events else None
                 await tx.append(appendix, abandoned)
+            if appendix.events:
+                # From here on a broken connection leaves it open whether this was committed.
+                self._unknown = outcomes, appendix.events[0]
         return outcomes
 
     async def _settle(self, tx: Transaction) -> list[Outcome] | None:
         """The outcomes of an earlier attempt, if that one was committed after all."""
         if self._unknown is None:
             return None
-        outcomes, first = self._unknown
-        self._unknown = None
-        if first is None:
-            return None
-        user, event = first
+        outcomes, (user, event) = self._unknown
         ref = EventRef(user, event.seq)
-        found = (await tx.load([], [], [ref])).events.get(ref)
-        return outcomes if found == event else None
+        if (await tx.load([], [], [ref])).events.get(ref) == event:
+            return outcomes
+        self._unknown = None
+        return None
 
     async def _load(self, tx: Transaction, logs: dict[str, OpenLog]) -> Loaded:
         documents: set[DocumentRef] = set()

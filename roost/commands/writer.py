@@ -66,13 +66,16 @@ class Writer:
             await batcher.close()
 
     async def _run(self, commands: list[Command], deadline: float) -> Sequence[Outcome]:
+        group = GroupCommit(self._engine, commands, self._rules)
         try:
-            outcomes = await self._commit(commands, deadline)
+            outcomes = await self._commit(group, deadline)
         except RoostError:
             raise
-        except Exception:
-            # One command that the engine chokes on must not take its batch along: each is tried alone.
+        except Exception as error:
             log.exception("batch failed", commands=len(commands))
+            if group.unknown:
+                raise _unavailable() from error
+            # One command that the engine chokes on must not take its batch along: each is tried alone.
             outcomes = [outcome for command in commands for outcome in await self._alone(command, deadline)]
         for command, outcome in zip(commands, outcomes, strict=True):
             if isinstance(outcome, Accepted) and not outcome.replayed:
@@ -81,15 +84,14 @@ class Writer:
 
     async def _alone(self, command: Command, deadline: float) -> Sequence[Outcome]:
         try:
-            return await self._commit([command], deadline)
+            return await self._commit(GroupCommit(self._engine, [command], self._rules), deadline)
         except RoostError as error:
             return [error]
         except Exception:
             log.exception("command failed", user=command.user)
             return [RoostError(Code.INTERNAL, "The command could not be carried out.")]
 
-    async def _commit(self, commands: list[Command], deadline: float) -> Sequence[Outcome]:
-        group = GroupCommit(self._engine, commands, self._rules)
+    async def _commit(self, group: GroupCommit, deadline: float) -> Sequence[Outcome]:
         loop = asyncio.get_running_loop()
         pause_s = 0.01
         while True:
@@ -99,7 +101,11 @@ class Writer:
                 raise
             except (EngineUnavailable, TransactionLost) as error:
                 if loop.time() + pause_s >= deadline:
-                    detail = "The engine does not answer: the write was carried out once, or not at all."
-                    raise RoostError(Code.UNAVAILABLE, detail, retry_after_s=1) from error
+                    raise _unavailable() from error
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # keeps nodes that collided apart
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
+
+
+def _unavailable() -> RoostError:
+    detail = "The engine does not answer: the write was carried out once, or not at all."
+    return RoostError(Code.UNAVAILABLE, detail, retry_after_s=1)

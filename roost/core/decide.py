@@ -136,7 +136,7 @@ def _change(log: OpenLog, draft: Draft, change: Change, at: datetime, rules: Rul
                 _check_room(op, draft, rules.limits)
         except RoostError as refusal:
             if change.batch:
-                refusal.pointer = f"/ops/{index}{refusal.pointer or ''}"
+                refusal.pointer = f"/ops/{index}"
             raise
         kind: Kind = "put" if value is not None else "delete"
         event = Event(draft.seq + 1, kind, op.collection, op.key, value, at, change.actor, change.device)

@@ -133,9 +133,10 @@ def _walk(value: Any, depth: int) -> None:
             raise _Refusal(_DEPTH)
         token: Any
         for token, item in value.items() if kind is dict else enumerate(value):
+            if kind is dict:
+                # A key that is refused is told by its object: the key itself could not be encoded.
+                _check_string(token)
             try:
-                if kind is dict:
-                    _check_string(token)
                 _walk(item, depth - 1)
             except _Refusal as refusal:
                 refusal.path.append(token)

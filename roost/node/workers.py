@@ -97,10 +97,12 @@ class Workers(MPServer):
     def _await_first(self) -> None:
         while not self.interrupt_signal:
             with suppress(OSError), socket.create_connection((self._port.reachable, self._port.number), timeout=1):
-                self._listening.set()
-                self._up()
-                return
+                break
             time.sleep(UP_POLL_S)
+        else:
+            return
+        self._listening.set()
+        self._up()
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         due: dict[int, float] = {}
@@ -112,7 +114,7 @@ class Workers(MPServer):
             while self.interrupt_children:
                 index = self.interrupt_children.pop()
                 due[index] = now + self._pause_s(index, now)
-            if not self._listening.is_set() and self._first_deaths >= FIRST_DEATHS_MAX:
+            if self._first_deaths >= FIRST_DEATHS_MAX:
                 break
             for index in [index for index, at in due.items() if at <= now]:
                 del due[index]
@@ -125,7 +127,7 @@ class Workers(MPServer):
         worker = self.wrks[index]
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             multiprocess.mark_process_dead(worker.inner.pid)  # type: ignore[no-untyped-call]
-        self._first_deaths += 1
+        self._first_deaths += not self._listening.is_set()
         least, most = RESPAWN_S
         pause = 0.0 if now - worker.birth >= STEADY_S else min(most, max(least, 2 * self._pauses[index]))
         self._pauses[index] = pause
@@ -134,7 +136,8 @@ class Workers(MPServer):
 
     def _stop_workers(self) -> None:
         for worker in self.wrks:
-            with suppress(ProcessLookupError, TypeError):
+            worker.interrupt_by_parent = True
+            with suppress(ProcessLookupError):
                 os.kill(worker.inner.pid, DRAIN)
         super()._stop_workers()  # type: ignore[no-untyped-call]
 

@@ -7,9 +7,9 @@ one that meets an engine that does not answer is repeated until its time is over
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 from roost.core.errors import Code, RoostError
 from roost.core.events import Head
@@ -98,7 +98,7 @@ class Reader:
 
     async def ready(self) -> None:
         """Return if the engine answers now. Raises `EngineUnavailable`."""
-        await self._engine.ping()
+        await self._in_time(self._engine.ping())
 
     async def _seq(self, user: str, moment: Moment) -> int:
         """The seq that a moment of the past means."""
@@ -111,15 +111,25 @@ class Reader:
         return seq
 
     async def _ask(self, ask: Callable[[], Awaitable[Result]]) -> Result:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout_s
+        """Ask until there is an answer, or time is over."""
+        return await self._in_time(self._insist(ask))
+
+    async def _in_time(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`. If that takes too long it is cancelled, and left behind while it still cleans up."""
+        working = asyncio.ensure_future(work)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.shield(working)
+        except TimeoutError as error:
+            raise EngineUnavailable("The engine did not answer in time.") from error
+        finally:
+            working.cancel()
+
+    async def _insist(self, ask: Callable[[], Awaitable[Result]]) -> Result:
         async with self._admitted():
             while True:
-                try:
+                with suppress(EngineUnavailable):
                     return await ask()
-                except EngineUnavailable:
-                    if loop.time() + _PAUSE_S >= deadline:
-                        raise
                 await asyncio.sleep(_PAUSE_S)
 
     @asynccontextmanager

@@ -7,6 +7,7 @@ is no secret and proves nothing about rights (the gate sees to those): it finds 
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from hashlib import blake2b
 
 from roost.core.errors import Code, RoostError
@@ -20,13 +21,13 @@ def make(of: tuple[str, ...], last: str) -> str:
     return urlsafe_b64encode(_prefix(of) + last.encode()).decode().rstrip("=")
 
 
-def read(of: tuple[str, ...], cursor: str) -> str:
-    """The name after which the list goes on, or raise `INVALID_REQUEST`. The name is still to be checked."""
+def read(of: tuple[str, ...], cursor: str, check: Callable[[str], str]) -> str:
+    """The name after which the list goes on, or raise `INVALID_REQUEST`. `check` raises for what is no such name."""
     prefix = _prefix(of)
     try:
         raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        last = raw.removeprefix(prefix).decode()
-    except ValueError:
+        last = check(raw.removeprefix(prefix).decode())
+    except (ValueError, RoostError):
         raise RoostError(Code.INVALID_REQUEST, "`after` is not a cursor that a list gave.") from None
     # Encoding it again tells apart what the decoder takes and what we would have given.
     if not raw.startswith(prefix) or make(of, last) != cursor:

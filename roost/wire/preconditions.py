@@ -12,7 +12,7 @@ from roost.core.commands import ABSENT, ANYTHING, PRESENT, Condition, Versions
 from roost.core.errors import Code, RoostError
 
 _strong = re.compile(r'"([1-9][0-9]{0,15})"').fullmatch
-_either = re.compile(r'(?:W/)?"([1-9][0-9]{0,15})"').fullmatch
+_either = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,15})"').fullmatch
 
 
 def condition(if_match: str | None, if_none_match: str | None) -> Condition:

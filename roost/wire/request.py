@@ -36,7 +36,16 @@ T = TypeVar("T")
 
 # A proxy and the server behind it must not choose differently between two of these.
 _SINGLE = frozenset(
-    {b"authorization", b"content-type", b"content-length", b"content-encoding", b"idempotency-key", b"roost-at-least"}
+    {
+        b"authorization",
+        b"content-type",
+        b"content-length",
+        b"content-encoding",
+        b"host",
+        b"idempotency-key",
+        b"roost-at-least",
+        b"transfer-encoding",
+    }
 )
 _bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _number = re.compile(r"0|[1-9][0-9]{0,15}").fullmatch
@@ -211,6 +220,9 @@ def _collect(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
                 raise RoostError(Code.INVALID_REQUEST, f"The header {name.decode('latin-1')} is given twice.")
             else:
                 headers[name] += b", " + value
+    if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        # What was sent in another coding too is taken as it came by the server below, and would be stored so.
+        raise RoostError(Code.INVALID_REQUEST, "The body's transfer coding should be `chunked` alone, or none.")
     return headers
 
 

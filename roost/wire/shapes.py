@@ -39,7 +39,9 @@ PageSize = Annotated[
         ge=1, description="How many at most; the server has a default.", extra_json_schema={AT_MOST: "page_items_max"}
     ),
 ]
-Cursor = Annotated[str, Meta(description="`next` of the page before.")]
+Cursor = Annotated[
+    str, Meta(description="`next` of the page before.", extra_json_schema={"pattern": "^[A-Za-z0-9_-]+$"})
+]
 
 
 class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,7 +100,14 @@ class LogQuery(Shape, frozen=True):
         ),
     ] = 0
     collections: (
-        Annotated[str, Meta(description="Only events of these collections, separated by commas.")] | UnsetType
+        Annotated[
+            str,
+            Meta(
+                description="Only events of these collections, separated by commas.",
+                extra_json_schema={"pattern": f"^{COLLECTION_PATTERN}(,{COLLECTION_PATTERN})*$"},
+            ),
+        ]
+        | UnsetType
     ) = UNSET
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count
 
+import httpx
 import pytest
 
 from tests.support.api import Account
@@ -42,3 +43,16 @@ def admin(server: Server) -> Iterator[Account]:
     account = Account(server, f"nobody-{next(numbers)}", server.admin())
     yield account
     account.close()
+
+
+@pytest.fixture
+def unharmed(server: Server) -> Iterator[None]:
+    """Whatever the test sends: the same process answers afterwards, and nothing surprised it."""
+    workers, noted = server.listening(), server.log.stat().st_size
+    yield
+    assert httpx.get(f"{server.url}/healthz", verify=False).json() == {"status": "ok"}
+    assert httpx.get(f"{server.url}/readyz", verify=False).json() == {"status": "ok"}
+    assert server.listening() == workers
+    with server.log.open("rb") as log:
+        log.seek(noted)
+        assert b"Traceback" not in log.read()

@@ -10,7 +10,6 @@ from tests.support.api import Account, Raw, delete_op, problem, put_op, raw
 from tests.support.server import Server
 
 
-
 def shown(text: str) -> str:
     return ascii(text)[:30]
 

@@ -36,9 +36,9 @@ def roost(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
-def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
+def refused(done: subprocess.CompletedProcess[str], *said: str, status: int = 1) -> None:
     """A command failed with one line, which says all of `said`."""
-    assert done.returncode == 1, done
+    assert done.returncode == status, done
     assert done.stdout == ""
     assert done.stderr.startswith("roost: ")
     assert done.stderr.count("\n") == 1
@@ -83,12 +83,19 @@ def test_it_prints_what_one_needs_to_begin(server: Server) -> None:
         assert client.get("/v1/users").status_code == 200
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_stops_with_all_that_it_started_and_finds_its_data_again(server: Server, by: signal.Signals) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, "Ctrl-C"])
+def test_it_stops_with_all_that_it_started_and_finds_its_data_again(server: Server, by: signal.Signals | str) -> None:
     with server.client() as client:
         assert client.put(DOCUMENT, json={"theme": "dark"}).status_code == 201
     started = psutil.Process(server.pid).children(recursive=True)
-    assert server.stop(by) == 0
+    if isinstance(by, signal.Signals):
+        assert server.stop(by) == 0, server.log.read_text()
+    else:  # a terminal signals its whole group, and that is not the workers' or PostgreSQL's
+        assert server.pid not in {os.getpgid(pid) for pid in (*server.listening(), server.postmaster())}
+        os.killpg(server.pid, signal.SIGINT)
+        assert server.stop() == 0, server.log.read_text()
+    assert "error" not in server.log.read_text().lower()
+    assert (server.data / "postgres.log").read_text().endswith("database system is shut down\n")
     _, alive = psutil.wait_procs(started, timeout=10)
     assert not alive
     left = {path.name for path in server.data.iterdir()}
@@ -203,12 +210,13 @@ def test_it_runs_as_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
         server = Server(Path(folder) / "data")
-        with server, server.client() as client:
-            assert psutil.Process(server.postmaster()).uids().effective == nobody.pw_uid
-            assert client.put(DOCUMENT, json=1).status_code == 201
-        assert server.stop() == 0
-        with server.start().client() as client:
-            assert client.get(DOCUMENT).json() == 1
+        with server:
+            with server.client() as client:
+                assert psutil.Process(server.postmaster()).uids().effective == nobody.pw_uid
+                assert client.put(DOCUMENT, json=1).status_code == 201
+            assert server.stop() == 0
+            with server.start().client() as client:
+                assert client.get(DOCUMENT).json() == 1
 
 
 def test_migrate_and_verify_work_beside_a_server_and_without(server: Server) -> None:
@@ -273,8 +281,12 @@ def test_tokens_are_good_for_what_they_were_made_for(server: Server) -> None:
 def test_a_token_that_makes_no_sense_is_refused(tmp_path: Path, arguments: str, said: str) -> None:
     (tmp_path / MARK).write_bytes(msgspec.json.encode({"format": FORMAT, "created_at": "2026-01-01T00:00:00Z"}))
     done = roost("token", "--data", str(tmp_path), *arguments.split())
-    assert done.returncode == 2
-    assert said in " ".join(done.stderr.replace("│", " ").split())
+    refused(done, said, "see `roost token --help`.", status=2)
+
+
+@pytest.mark.parametrize("arguments", ["nosuch", "serve --nosuch", "serve --workers 0", "token --user", "serve more"])
+def test_a_wrong_command_line_is_one_line(arguments: str) -> None:
+    refused(roost(*arguments.split()), "--help`.", status=2)
 
 
 def test_help_and_version_need_nothing() -> None:

@@ -120,10 +120,10 @@ def test_users_that_share_a_transaction_never_deadlock(store: Store, some_are_ne
     store.run(run())
 
 
-async def waiting_for_locks(url: str, transactions: int) -> None:
-    """Return once this many transactions wait for a lock."""
+async def waiting_for_locks(url: str, transactions: int, done: asyncio.Task[object] | None = None) -> None:
+    """Return once this many transactions wait for a lock, or `done` is."""
     connection = await asyncpg.connect(url)
-    while transactions > await connection.fetchval(
+    while not (done and done.done()) and transactions > await connection.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     ):
         await asyncio.sleep(0)
@@ -146,13 +146,14 @@ def test_a_user_that_somebody_else_creates_meanwhile_is_locked_in_order_too(stor
 
         async with store.engine.transaction() as tx:
             await tx.lock([high], START)
-            # The first waits for `high`, with `low` not there yet; before the second does, somebody has created it.
-            first = asyncio.create_task(both(store.engine))
+            # One waits for `high` while `low` is not there yet; then somebody creates it (or waits to); then another one.
+            one = asyncio.create_task(both(store.engine))
             await waiting_for_locks(url, 1)
-            await write(other, Write(low, "notes", "k", b"1"))
-            second = asyncio.create_task(both(other))
-            await waiting_for_locks(url, 2)
-        await asyncio.gather(first, second)
+            creation = asyncio.create_task(write(other, Write(low, "notes", "k", b"1")))
+            await waiting_for_locks(url, 2, creation)
+            another = asyncio.create_task(both(other))
+            await waiting_for_locks(url, 2 if creation.done() else 3)
+        await asyncio.gather(one, creation, another)
 
     store.run(run())
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -23,6 +25,8 @@ PROBLEM = "application/problem+json"
 ALWAYS = {"type", "title", "status", "code", "detail", "request_id"}
 SOMETIMES = {"errors", "current"}
 RETRIABLE = {429, 503}
+HELD_S = 0.3
+"""A poll that has not been answered for so long is being held: one that is not takes a few milliseconds."""
 
 
 class Account:
@@ -156,7 +160,7 @@ def problem(response: httpx.Response, status: int, code: str, pointer: str | Non
     assert told["type"] == f"/docs#{code}"
     assert told["request_id"] == response.headers["roost-request-id"]
     assert told["title"]
-    assert told["detail"].endswith(".")
+    assert told["detail"].endswith((".", "?"))
     assert ("current" in told) == (code == "version_conflict")
     assert (told["errors"][0]["pointer"] if "errors" in told else None) == pointer, told
     return told
@@ -181,12 +185,10 @@ class Raw(NamedTuple):
 def raw(server: Server, request: bytes, *, half_close: bool = False, patience_s: float = 20.0) -> Raw:
     """Send bytes as they are, and read the first final answer."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=patience_s) as connection:
-        try:
+        with suppress(ConnectionError):  # it may have heard enough, and its answer is still there
             connection.sendall(request)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)
-        except ConnectionError:
-            pass  # it has heard enough, and its answer may still be there
         return receive(connection)
 
 
@@ -217,3 +219,29 @@ def _parse(got: bytes) -> Raw | None:
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     length = int(headers.get("content-length", "0"))
     return Raw(status, headers, body) if len(body) >= length else None
+
+
+@contextmanager
+def polling(account: Account, query: str) -> Iterator[socket.socket]:
+    """The connection of a poll that has just been sent."""
+    with socket.create_connection(("127.0.0.1", account.server.port), timeout=30) as connection:
+        head = f"GET {account.at('events')}?{query} HTTP/1.1\r\nHost: roost\r\nConnection: close\r\n"
+        connection.sendall(f"{head}Authorization: Bearer {account.token}\r\n\r\n".encode())
+        yield connection
+
+
+def is_held(connection: socket.socket) -> bool:
+    """Whether it is not answered for a while."""
+    connection.settimeout(HELD_S)
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        return True
+    finally:
+        connection.settimeout(30)
+
+
+def answered(connection: socket.socket) -> tuple[Raw, float]:
+    """The answer, and the seconds until it came."""
+    started = time.monotonic()
+    return receive(connection), time.monotonic() - started

@@ -25,6 +25,10 @@ class Lost(Exception):
     """The connection broke before the answer: the request may have been carried out, or not."""
 
 
+class NotSent(Lost):
+    """There was no connection: the request has not been carried out, and never will be."""
+
+
 class Reply(NamedTuple):
     """An answer; names of headers are in lower case."""
 
@@ -70,12 +74,12 @@ class Connection:
         self.close()
 
     async def open(self) -> None:
-        """Connect. Raises `Lost`."""
+        """Connect. Raises `NotSent`."""
         self.close()
         try:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         except OSError as error:
-            raise Lost from error
+            raise NotSent from error
 
     @property
     def own_port(self) -> int:

@@ -10,17 +10,17 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
 from tests.support.history import Change, DocumentId, Read, Write, violations
-from tests.support.http import Connection, Lost, Reply, read_logs
+from tests.support.http import Connection, Lost, NotSent, Reply, read_logs
 from tests.support.server import Server
 
 COLLECTION = "notes"
 KEYS = [f"k{number}" for number in range(6)]
-PAUSE_S = 0.02
+PAUSE_S = 0.05
 """Between two attempts of one request."""
 
 
@@ -40,11 +40,17 @@ class Recorder:
         """
         began = time.monotonic_ns()
         while True:
-            reply = await _attempt(connection, user, changes, headers | ({"idempotency_key": key} if key else {}))
+            reply, sent = None, True
+            try:
+                reply = await _attempt(connection, user, changes, headers | ({"idempotency_key": key} if key else {}))
+            except NotSent:
+                sent = False
+            except Lost:
+                pass
             if reply is not None and (reply.status != 503 or reply.code == "overloaded"):
                 break
             if key is None:
-                self.writes.append(Write(user, tuple(changes), "unknown", began))
+                self.writes.append(Write(user, tuple(changes), "unknown" if sent else "refused", began))
                 return reply
             await asyncio.sleep(PAUSE_S)
         ended = time.monotonic_ns()
@@ -57,7 +63,7 @@ class Recorder:
     async def read(self, connection: Connection, user: str, key: str) -> Reply | None:
         """Read one document."""
         began = time.monotonic_ns()
-        reply = await _ask(connection, "GET", f"/v1/users/{user}/docs/{COLLECTION}/{key}")
+        reply = await _answer(connection, f"/v1/users/{user}/docs/{COLLECTION}/{key}")
         if reply is None or reply.status == 503:
             return reply
         document: DocumentId = (COLLECTION, key)
@@ -72,7 +78,7 @@ class Recorder:
     async def read_all(self, connection: Connection, user: str) -> Reply | None:
         """Read all documents of a user."""
         began = time.monotonic_ns()
-        reply = await _ask(connection, "GET", f"/v1/users/{user}/docs")
+        reply = await _answer(connection, f"/v1/users/{user}/docs")
         if reply is None or reply.status == 503:
             return reply
         if reply.status == 200:
@@ -164,9 +170,7 @@ class Load:
         return reply is not None and reply.status != 503
 
 
-async def _attempt(
-    connection: Connection, user: str, changes: Sequence[Change], headers: dict[str, str]
-) -> Reply | None:
+async def _attempt(connection: Connection, user: str, changes: Sequence[Change], headers: dict[str, str]) -> Reply:
     if len(changes) > 1:
         ops = [
             {"op": "delete", "collection": change.collection, "key": change.key}
@@ -174,24 +178,24 @@ async def _attempt(
             else {"op": "put", "collection": change.collection, "key": change.key, "value": change.value}
             for change in changes
         ]
-        return await _ask(connection, "POST", f"/v1/users/{user}/batch", {"ops": ops}, headers)
+        headers["content_type"] = "application/json"
+        return _checked(await connection.ask("POST", f"/v1/users/{user}/batch", {"ops": ops}, **headers))
     path = f"/v1/users/{user}/docs/{changes[0].collection}/{changes[0].key}"
     if changes[0].value is None:
-        return await _ask(connection, "DELETE", path, headers=headers)
-    return await _ask(connection, "PUT", path, changes[0].value, headers)
+        return _checked(await connection.ask("DELETE", path, **headers))
+    headers["content_type"] = "application/json"
+    return _checked(await connection.ask("PUT", path, changes[0].value, **headers))
 
 
-async def _ask(
-    connection: Connection, method: str, path: str, value: Any = None, headers: dict[str, str] | None = None
-) -> Reply | None:
-    """The answer; None if it was lost."""
-    try:
-        if value is None:
-            reply = await connection.ask(method, path, **(headers or {}))
-        else:
-            reply = await connection.ask(method, path, value, content_type="application/json", **(headers or {}))
-    except Lost:
-        return None
+async def _answer(connection: Connection, path: str) -> Reply | None:
+    """The answer to a read; None if it was lost."""
+    with suppress(Lost):
+        return _checked(await connection.ask("GET", path))
+    return None
+
+
+def _checked(reply: Reply) -> Reply:
+    """See that a failure of the server's is a clear one."""
     assert reply.status < 500 or reply.status == 503, reply
     if reply.status == 503:
         assert int(reply.headers["retry-after"]) > 0, reply

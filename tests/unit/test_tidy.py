@@ -23,7 +23,7 @@ CODE = (".py", ".sql", ".sh", ".lua", ".ts", ".js", ".css", ".html")
 
 REGISTRY = re.compile(
     r"https?://[^\s\"']*(?:pypi|pythonhosted|npmjs|yarnpkg|crates\.io|maven|golang|debian)|"
-    r"^\s*--?(?:extra-|)(?:index-url|find-links)\b|^\s*registry\s*="
+    r"^\s*--?(?:extra-|)(?:index-url|find-links)\b|^\s*registry\s*=\s*https?:"
 )
 MACHINE_PATH = re.compile(r"(?<![\w./-])/(?:root|home|Users|opt|work)/")
 

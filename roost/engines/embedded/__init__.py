@@ -55,6 +55,9 @@ TRIES = 4
 RESTART_S = (0.05, 5.0)
 """First and longest pause before it is started again."""
 LOG_BYTES_MAX = 8 << 20
+DRAFT = "postgres.new-"
+"""How the names of data directories begin that are not whole yet."""
+DRAFT_S = 5.0
 PLACE = "roost-"
 """How the names of private places begin."""
 FULL_BYTES = 32 << 20
@@ -150,6 +153,8 @@ class Embedded:
         if self._last_place.exists():  # whoever was here before was killed
             end_left_behind(self._data)
             _clear(Path(self._last_place.read_text()))
+        for draft in self._folder.glob(f"{DRAFT}*"):
+            until(lambda draft=draft: _removed(draft), DRAFT_S)  # type: ignore[misc]  # mypy knows no such defaults
         account = account_for(self._data)
         self._place = _private_place(account)
         self._last_place.write_text(str(self._place))
@@ -161,9 +166,7 @@ class Embedded:
 
     def _initialise(self, binaries: Binaries, account: Account | None) -> None:
         """Make the data directory under another name first, so that it is there as a whole or not at all."""
-        for draft in self._folder.glob("postgres.new-*"):
-            shutil.rmtree(draft, ignore_errors=True)
-        draft = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self._folder))
+        draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=self._folder))
         try:
             if account is not None:
                 os.chown(draft, account.uid, account.gid)
@@ -302,6 +305,12 @@ def _private_place(account: Account | None) -> Path:
     if account is not None:
         os.chown(place, account.uid, account.gid)
     return place
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a folder; fails as long as a program that was killed with its starter still writes to it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 def _clear(place: Path) -> None:

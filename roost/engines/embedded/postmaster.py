@@ -89,11 +89,10 @@ class Runner:
         The process stands apart from the terminal's, so Ctrl-C does not reach it. Raises `EngineUnavailable`.
         """
         prefix, folder, seen = self._route(data)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return subprocess.Popen(
             [*prefix, folder / program, *(seen if argument is data else argument for argument in arguments)],
             cwd="/",  # an account that may not enter the current folder would be told so at each start
-            env=environment | {"LC_ALL": "C"},
+            env=os.environ | {"LC_ALL": "C"},
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,

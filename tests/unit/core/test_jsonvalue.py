@@ -104,10 +104,11 @@ def test_a_byte_order_mark_is_refused_and_named() -> None:
         (rb'{"a~/b":{"":1,"":2}}', "/a~0~1b"),
         (rb'["\ud800"]', "/0"),
         (rb'{"k":"\udc00x"}', "/k"),
-        (rb'{"\ud83dx":1}', "/\ud83dx"),
+        (rb'{"\ud83dx":1}', ""),  # the key itself could not be shown
+        (rb'{"a":[{"\ud83dx":1}]}', "/a/0"),
         (rb'["\udc00\ud800"]', "/0"),
         (rb'{"a":["x","\u0000"]}', "/a/1"),
-        (rb'{"a\u0000":1}', "/a\0"),
+        (rb'{"a\u0000":1}', ""),
         (b'{"n":9007199254740993}', "/n"),
         (b"[0,-9007199254740993]", "/1"),
         (b"[18446744073709551617]", "/0"),
@@ -224,7 +225,7 @@ def test_a_key_that_occurs_twice_is_always_found(text: str) -> None:
     [
         ("\ud800", ""),
         ({"a": ["\0"]}, "/a/0"),
-        ({"a\0": 1}, "/a\0"),
+        ({"a\0": 1}, ""),
         ([NUMBER_MAX + 1], "/0"),
         ([-float(NUMBER_MAX) * 2], "/0"),
         ({"x": math.nan}, "/x"),
