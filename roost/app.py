@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -39,6 +40,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _SWEEP_INTERVAL_S = 600
 _SWEEP_ANSWERS = 1_000
+_GC_THRESHOLDS = (20_000, 20, 50)
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +89,10 @@ class App:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         await self._engine.open()
+        # What a worker is made of stays until its end, and what a request is made of is gone with it: looking
+        # through both for cycles after every few hundred allocations was a tenth of a point read.
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         # The server that is about to stop this worker says so: held long polls are answered at once.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._hub.drain)

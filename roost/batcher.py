@@ -50,6 +50,7 @@ class Batcher(Generic[Item, Result]):
         self._queue_max = queue_max
         self._timeout_s = timeout_s
         self._queue: deque[_Entry[Item, Result]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._running = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -61,7 +62,10 @@ class Batcher(Generic[Item, Result]):
         """
         if len(self._queue) >= self._queue_max:
             raise RoostError(Code.OVERLOADED, "Too many requests are waiting for the engine.", retry_after_s=1)
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            # Looked up once: this is on the way of every request.
+            loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._queue.append(_Entry(item, future, loop.time() + self._timeout_s))
         if self._running < self._runners:

@@ -7,16 +7,28 @@ reaches that user's state, admins and services everything; what only they may do
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
 
 from roost.authz.principal import Principal
 from roost.commands.writer import Writer
 from roost.core.commands import Accepted, AppendLog, Change, CreateUser
 from roost.core.errors import Code, RoostError
-from roost.core.events import Head
+from roost.core.events import Event, Head
 from roost.core.moment import NOW, Moment
 from roost.core.ports import DocumentRef, History, Log, Page, Point, Snapshot
 from roost.feed.hub import Hub
 from roost.queries.reader import Reader
+
+STRETCH_EVENTS_MAX = 500
+
+
+class Stretch(NamedTuple):
+    """A piece of a log: events in order, the cursor behind them, and whether that was the log's end."""
+
+    events: list[Event]
+    seq: int
+    live: bool
 
 
 class Gate:
@@ -87,14 +99,40 @@ class Gate:
             return await self._reader.log(user, after, limit, collections)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
-        # Waiting begins before the log is read, so a commit between the two is not missed.
-        with self._hub.waiter(user) as waiter:
+        # Following begins before the log is read, so a commit between the two is not missed.
+        with self._hub.follow(user) as follower:
             while True:
                 log = await self._reader.log(user, after, limit, collections)
                 left_s = deadline - loop.time()
-                if log.events or left_s <= 0 or not await waiter.wait(log.head.seq, left_s):
+                if log.events or left_s <= 0 or not await follower.wait(log.head.seq, left_s):
                     return log
                 after = log.reached
+
+    async def follow(
+        self, principal: Principal, user: str, after: int, collections: list[str] | None
+    ) -> AsyncGenerator[Stretch, None]:
+        """A user's log from a cursor on, stretch by stretch, until this node stops or the caller does.
+
+        The first stretch with `live` comes as soon as the log was read to its end, with events or without: from
+        then on events come as they are committed. Raises what `log` raises, `CURSOR_AHEAD` and `CURSOR_COMPACTED` among it.
+        """
+        _own(principal, user)
+        with self._hub.follow(user) as follower:
+            live = confirmed = False
+            while not follower.released:
+                events = follower.take(after) if live else []
+                reached = events[-1].seq if events else after
+                if events and collections is not None:
+                    events = [event for event in events if event.collection in collections]
+                if reached == after:
+                    log = await self._reader.log(user, after, STRETCH_EVENTS_MAX, collections)
+                    events, reached = log.events, log.reached
+                    live = reached >= log.head.seq
+                if reached > after or (live and not confirmed):
+                    yield Stretch(events, reached, live)
+                after, confirmed = reached, live
+                if live:
+                    await follower.wait(after, None)
 
     async def head(self, principal: Principal, user: str) -> Head:
         """Where a user's log stands."""

@@ -65,7 +65,7 @@ def demo(
 
     Without --url, a server is started for the demo, in a temporary directory, and stopped at its end.
     """
-    from roost.cli.connection import refusals
+    from roost.cli.refusals import refusals
 
     try:
         with contextlib.ExitStack() as stack:
@@ -119,7 +119,7 @@ def _url_of(server: subprocess.Popen[bytes], log: Path) -> str:
 
 async def _play(url: str, token: str | None, count: int, seed: int) -> Story:
     """The whole demo against a running server."""
-    from roost.cli.connection import JOB
+    from roost.cli.refusals import JOB
     from roost.cli.shop import customers
     from roost.client import Client
 

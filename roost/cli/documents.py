@@ -182,7 +182,8 @@ def users(
 @contextmanager
 def _server(url: str | None, token: str | None, profile: str) -> Iterator[SyncClient]:
     """The server to talk to; what it refuses ends the command. Loaded late, so that `roost --help` is quick."""
-    from roost.cli.connection import connect, refusals
+    from roost.cli.connection import connect
+    from roost.cli.refusals import refusals
 
     with refusals(), connect(url, token, profile) as client:
         yield client

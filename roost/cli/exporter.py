@@ -113,11 +113,14 @@ async def _in_order(
 
 
 async def _fill(queue: asyncio.Queue[Piece | None], pieces: AsyncIterator[Piece]) -> None:
+    """Hand on all pieces, then None; also after a failure, but not when cancelled: nobody reads any more then."""
     try:
         async for piece in pieces:
             await queue.put(piece)
-    finally:
+    except Exception:
         await queue.put(None)
+        raise
+    await queue.put(None)
 
 
 async def _documents(user: User, info: UserInfo) -> AsyncIterator[Piece]:

@@ -252,7 +252,7 @@ class Import:
                 self._fail(chunk.number, error)
                 self._advance(chunk.number, *before[-1:])
             except RoostError as error:
-                self._fail(-1, error)  # it would meet every other chunk too
+                self._fail(chunk.number, error)
 
     def _fail(self, number: int, error: Exception) -> None:
         """Note why the import ends: of several failures, the first in the file."""

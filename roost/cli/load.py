@@ -51,7 +51,8 @@ def bench(
 
     It leaves the users bench-0, bench-1, … behind.
     """
-    from roost.cli.connection import PERSON, connect_async, refusals
+    from roost.cli.connection import connect_async
+    from roost.cli.refusals import PERSON, refusals
 
     limits = msgspec.structs.replace(PERSON, connections=connections)
     with refusals():

@@ -90,7 +90,7 @@ def login(url: Url = None, token: Token = None, profile: ProfileName = DEFAULT_P
 
     Without --token, the token is asked for, or read from standard input.
     """
-    from roost.cli.connection import PERSON, refusals
+    from roost.cli.refusals import PERSON, refusals
     from roost.client import Forbidden, SyncClient
 
     if token is None:

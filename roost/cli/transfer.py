@@ -155,8 +155,8 @@ async def _export(
 async def _import(
     stream: BinaryIO, state: ImportState, state_file: Path | None, skip: bool, concurrency: int, token: str | None
 ) -> None:
-    from roost.cli.connection import JOB
     from roost.cli.importer import Import, Reader
+    from roost.cli.refusals import JOB
     from roost.client import Client
 
     size = os.fstat(stream.fileno()).st_size or None  # a pipe has none
@@ -232,7 +232,7 @@ def _file_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def _endings(again: str) -> Iterator[None]:
     """End the command with one line where the server refuses or a person has had enough."""
-    from roost.cli.connection import next_step, sentence
+    from roost.cli.refusals import next_step, sentence
     from roost.client import RoostError
 
     try:

@@ -18,6 +18,7 @@ from roost.commands.transaction import GroupCommit, Outcome
 from roost.core.commands import Accepted, Command
 from roost.core.decide import Rules
 from roost.core.errors import Code, RoostError
+from roost.core.events import Event
 from roost.core.ids import lane_of
 from roost.core.ports import Engine, EngineFull, EngineUnavailable, TransactionLost
 from roost.settings import Settings
@@ -28,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class Writer:
-    """Runs commands. `committed(user, seq)` is called for each user whose log has grown, once that is durable."""
+    """Runs commands. `committed(user, seq, events)` is called once a log's growth is durable, with the events at hand."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class Writer:
         settings: Settings,
         *,
         clock: Callable[[], datetime],
-        committed: Callable[[str, int], None],
+        committed: Callable[[str, int, Sequence[Event]], None],
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -79,7 +80,7 @@ class Writer:
             outcomes = [outcome for command in commands for outcome in await self._alone(command, deadline)]
         for command, outcome in zip(commands, outcomes, strict=True):
             if isinstance(outcome, Accepted) and not outcome.replayed:
-                self._committed(command.user, outcome.seq)
+                self._committed(command.user, outcome.seq, [written.event for written in outcome.written])
         return outcomes
 
     async def _alone(self, command: Command, deadline: float) -> Sequence[Outcome]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 
 from roost.core.errors import Code, RoostError
@@ -54,6 +55,7 @@ def check_idempotency_key(key: str) -> str:
     return key
 
 
+@lru_cache(maxsize=1 << 16)
 def lane_of(user: str) -> int:
     """The lane of a user: BLAKE2b-64 of the UTF-8 id, modulo `LANES`.
 

@@ -59,11 +59,6 @@ def decode(body: bytes, limits: Limits) -> Any:
     return value
 
 
-def load(encoded: bytes) -> Any:
-    """The value that `encode` made these bytes of. For bytes of our own: nothing is checked again."""
-    return _decode(encoded)
-
-
 def encode(value: Any) -> bytes:
     """`value` as compact UTF-8, members in their order. The same value always gives the same bytes."""
     return _encode(value)

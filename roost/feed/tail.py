@@ -51,18 +51,22 @@ class Tail:
 async def watch(engine: Engine, hub: Hub, interval_s: float) -> None:
     """Tell the hub of the commits of other workers and nodes, by polling, until cancelled.
 
-    While nobody waits, only the lanes' heads are read.
+    While nobody follows, only the lanes' heads are read.
     """
     tail: Tail | None = None
+    away = False
     while True:
         try:
-            if tail is None or not hub.waiting:
+            if tail is None or not hub.following:
                 tail = Tail(engine, await engine.positions())
             else:
                 async for _, _, user, event in tail.advance():
-                    hub.publish(user, event.seq)
+                    hub.publish(user, event.seq, (event,))
+            away = False
         except EngineUnavailable:
-            log.warning("the feed waits for the engine")
+            if not away:  # once, however long it lasts: what keeps the engine away may be a full disk
+                log.warning("the feed waits for the engine")
+            away = True
         except Gap:
             log.exception("the feed has a gap")
             tail = None

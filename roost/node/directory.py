@@ -46,11 +46,12 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """The server that runs on a data directory. `engine` is the URL of its engine."""
+    """The server that runs on a data directory. `engine` is the URL of its engine, `metrics` what its workers share."""
 
     pid: int
     address: str
     engine: str
+    metrics: str | None = None
 
 
 class DataDirectory:

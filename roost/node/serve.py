@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ from roost.node.workers import Workers
 from roost.settings import Settings
 
 MEMORY = "memory:"
+METRICS = "roost-metrics-"
+"""How the names of folders of metrics begin."""
 SPARE_CONNECTIONS = 1_024
 """Connections that a worker takes beside its long polls."""
 
@@ -55,12 +58,10 @@ def serve(settings: Settings, up: Callable[[Node], None]) -> None:
             settings = msgspec.structs.replace(settings, data=owned.path, engine=engine, port=port.number)
             asyncio.run(app.migrate(settings))
         _check_key(owned.path)
-        owned.announce(Run(os.getpid(), port.url, engine))
         os.environ.update(settings.to_env())
-        if settings.workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="roost-metrics-")
-            )
+        _forget_metrics(owned.path)
+        metrics = stack.enter_context(_metrics()) if settings.workers > 1 else None
+        owned.announce(Run(os.getpid(), port.url, engine, metrics))
         Workers(
             port,
             settings.workers,
@@ -110,3 +111,21 @@ def _check_key(data: Path) -> None:
         SigningKey.load_or_create(data)
     except SigningKeyError as error:
         raise CannotStart(str(error)) from error
+
+
+@contextmanager
+def _metrics() -> Iterator[str]:
+    """A folder for what the workers count together: in memory, where a full disk cannot end them as they count."""
+    memory = Path("/dev/shm")  # noqa: S108  # only the parent of a private folder
+    parent = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=METRICS, dir=parent) as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield folder
+
+
+def _forget_metrics(data: Path) -> None:
+    """Remove the folder of a server that was killed."""
+    with suppress(CannotStart):
+        left = directory.running(data).metrics
+        if left is not None and Path(left).name.startswith(METRICS):
+            shutil.rmtree(left, ignore_errors=True)

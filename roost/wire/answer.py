@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -36,8 +37,14 @@ def seq_header(seq: int) -> Header:
 
 
 def last_modified(at: datetime) -> Header:
-    """`Last-Modified`, as HTTP writes dates; not `strftime`, which follows the locale."""
-    at = at.astimezone(UTC)
+    """`Last-Modified`, as HTTP writes dates."""
+    return _last_modified(int(at.timestamp()))
+
+
+@lru_cache(maxsize=4_096)
+def _last_modified(second: int) -> Header:
+    # Not `strftime`, which follows the locale.
+    at = datetime.fromtimestamp(second, UTC)
     text = (
         f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month]} {at.year:04} "
         f"{at.hour:02}:{at.minute:02}:{at.second:02} GMT"

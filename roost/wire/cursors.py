@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 
 from roost.core.errors import Code, RoostError
@@ -23,16 +24,13 @@ def make(of: tuple[str, ...], last: str) -> str:
 
 def read(of: tuple[str, ...], cursor: str, check: Callable[[str], str]) -> str:
     """The name after which the list goes on, or raise `INVALID_REQUEST`. `check` raises for what is no such name."""
-    prefix = _prefix(of)
-    try:
+    with suppress(ValueError, RoostError):
         raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        last = check(raw.removeprefix(prefix).decode())
-    except (ValueError, RoostError):
-        raise RoostError(Code.INVALID_REQUEST, "`after` is not a cursor that a list gave.") from None
-    # Encoding it again tells apart what the decoder takes and what we would have given.
-    if not raw.startswith(prefix) or make(of, last) != cursor:
-        raise RoostError(Code.INVALID_REQUEST, "`after` is not a cursor that this list gave.")
-    return last
+        last = check(raw.removeprefix(_prefix(of)).decode())
+        # The decoder takes more than was ever given, and another list has another prefix.
+        if make(of, last) == cursor:
+            return last
+    raise RoostError(Code.INVALID_REQUEST, "`after` is not a cursor that this list gave.")
 
 
 def _prefix(of: tuple[str, ...]) -> bytes:

@@ -22,6 +22,8 @@ from roost.wire.shapes import AT_MOST, Shape
 
 S = TypeVar("S", bound=Shape)
 QUERY_PARAMETERS_MAX = 16
+# A value inside a body (`{"ops":[{"value":…}]}`) may be as deep as a body that is a value.
+_ENVELOPE_DEPTH = 3
 
 _Instant = Annotated[datetime, Meta(tz=True)]
 _step = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]")
@@ -60,7 +62,6 @@ def query(text: bytes, shape: type[S], limits: Limits) -> S:
 
 def body(data: bytes, shape: type[S], limits: Limits) -> S:
     """A JSON body as `shape`, or raise `INVALID_JSON`, `INVALID_REQUEST` or `TOO_LARGE`, with a pointer."""
-    # What stands inside may be as deep as a document; the shape around it takes a few levels more.
     deeper = msgspec.structs.replace(limits, depth_max=limits.depth_max + _ENVELOPE_DEPTH)
     decoded: S = convert(jsonvalue.decode(data, deeper), shape)
     for name, limit in _bounds(shape):
@@ -68,9 +69,6 @@ def body(data: bytes, shape: type[S], limits: Limits) -> S:
         if len(getattr(decoded, name)) > at_most:
             raise RoostError(Code.TOO_LARGE, f"At most {at_most} {name} in one request.", pointer=f"/{name}")
     return decoded
-
-
-_ENVELOPE_DEPTH = 3
 
 
 def convert(value: Any, shape: Any) -> Any:

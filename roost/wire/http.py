@@ -24,11 +24,14 @@ from roost.settings import Settings
 from roost.wire import decoding, openapi, problems
 from roost.wire.answer import Answer, Header
 from roost.wire.contract import OPERATIONS
+from roost.wire.documents import DOCUMENT
 from roost.wire.metrics import UNKNOWN_ROUTE, RouteMetrics
 from roost.wire.operations import Operation
 from roost.wire.request import ClientGone, Context, Request
 
 _CLIENT_GONE = 499
+_USERS = ["v1", "users"]
+_DOCUMENT_SEGMENTS = DOCUMENT.count("/")
 _WITHOUT_BODY = frozenset({204, 304})
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 _PAGE_HEADERS: list[Header] = [(b"cache-control", b"no-cache"), (b"referrer-policy", b"no-referrer")]
@@ -54,7 +57,9 @@ def build(
     operations: dict[str, list[Operation]] = {}
     for operation in (*OPERATIONS, *(_fixed(path, media_type, body) for path, media_type, body in fixed)):
         operations.setdefault(operation.path, []).append(operation)
-    routes = [Route(path, Endpoint(context, clock, path, offered)) for path, offered in operations.items()]
+    endpoints = {path: Endpoint(context, clock, path, offered) for path, offered in operations.items()}
+    document_endpoint = endpoints[DOCUMENT]
+    routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
     router = Router(routes, redirect_slashes=False, default=Endpoint(context, clock, UNKNOWN_ROUTE, []))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,8 +67,14 @@ def build(
             await send({"type": "websocket.close", "code": 1000, "reason": "There are no WebSockets here yet."})
             return
         # Routing works on the path as it was sent, so that `%2F` does not split a segment.
-        scope["path"] = scope["raw_path"].decode("latin-1")
-        await router.app(scope, receive, send)
+        path = scope["path"] = scope["raw_path"].decode("latin-1")
+        # Nearly every request is for a document, and a split tells that faster than a row of patterns.
+        _, *segments = path.split("/")
+        if len(segments) == _DOCUMENT_SEGMENTS and all(segments) and segments[:2] == _USERS and segments[3] == "docs":
+            scope["path_params"] = {"user": segments[2], "collection": segments[4], "key": segments[5]}
+            await document_endpoint(scope, receive, send)
+        else:
+            await router.app(scope, receive, send)
 
     return app
 

@@ -49,7 +49,9 @@ def test_many_writers_of_one_new_user_make_one_log(store: Store) -> None:
                 async with engines[number].transaction() as tx:
                     heads, new = await tx.lock(["ada"], START)
                     created.extend(new)
-                    event = Event(heads["ada"].seq + 1, "put", "notes", f"{number}-{turn}", b"1", START, f"user:{number}")
+                    event = Event(
+                        heads["ada"].seq + 1, "put", "notes", f"{number}-{turn}", b"1", START, f"user:{number}"
+                    )
                     await tx.append(appendix_of("ada", heads["ada"], [event], []), [])
 
         await asyncio.gather(*map(one, starts))
@@ -122,11 +124,11 @@ def test_users_that_share_a_transaction_never_deadlock(store: Store, some_are_ne
 
 async def waiting_for_locks(url: str, transactions: int, done: asyncio.Task[object] | None = None) -> None:
     """Return once this many transactions wait for a lock, or `done` is."""
-    connection = await asyncpg.connect(url)
-    while not (done and done.done()) and transactions > await connection.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    ):
-        await asyncio.sleep(0)
+    connection, waiting = await asyncpg.connect(url), 0
+    while waiting < transactions and not (done and done.done()):
+        waiting = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
     await connection.close()
 
 
@@ -146,7 +148,7 @@ def test_a_user_that_somebody_else_creates_meanwhile_is_locked_in_order_too(stor
 
         async with store.engine.transaction() as tx:
             await tx.lock([high], START)
-            # One waits for `high` while `low` is not there yet; then somebody creates it (or waits to); then another one.
+            # One waits for `high`, with `low` not there yet; somebody creates that (or waits to); then comes another.
             one = asyncio.create_task(both(store.engine))
             await waiting_for_locks(url, 1)
             creation = asyncio.create_task(write(other, Write(low, "notes", "k", b"1")))
@@ -239,7 +241,7 @@ def test_transactions_that_fail_leave_no_gap_behind(store: Store) -> None:
                         event = Event(heads[user].seq + 1, "put", "notes", f"{number}-{turn}", b"1", START, "user:test")
                         await tx.append(appendix_of(user, heads[user], [event], []), [])
                         if turn % 3 == number % 3:
-                            raise Interruption
+                            raise Interruption  # noqa: TRY301  # it is what goes wrong
                 except Interruption:
                     continue
                 written.append((user, event.seq))

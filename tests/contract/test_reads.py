@@ -97,7 +97,9 @@ def test_no_points_are_no_trouble(store: Store) -> None:
 def test_a_page_is_in_the_order_of_bytes_and_holds_its_collection_only(store: Store) -> None:
     async def run() -> None:
         engine = store.engine
-        await write(engine, *puts("ada", *reversed(KEYS)), *puts("ada", "a", "x", collection="carts"), *puts("bob", "c"))
+        await write(
+            engine, *puts("ada", *reversed(KEYS)), *puts("ada", "a", "x", collection="carts"), *puts("bob", "c")
+        )
         assert sorted(KEYS, key=str.encode) == KEYS
         assert keys_of(await engine.page("ada", "notes", "", None, 100)) == (KEYS, False)
         assert keys_of(await engine.page("ada", "carts", "", None, 100)) == (["a", "x"], False)
@@ -127,7 +129,9 @@ def test_a_page_shows_documents_as_they_are_and_no_tombstones(store: Store) -> N
     store.run(run())
 
 
-@pytest.mark.parametrize("prefix", ["", "a", "a_", "a%", "%", "_", "é", "\ud7ff", "\U0010ffff", "\U0010ffff\U0010ffff", "zz"])
+@pytest.mark.parametrize(
+    "prefix", ["", "a", "a_", "a%", "%", "_", "é", "\ud7ff", "\U0010ffff", "\U0010ffff\U0010ffff", "zz"]
+)
 def test_a_prefix_is_plain_text(store: Store, prefix: str) -> None:
     async def run() -> None:
         await write(store.engine, *puts("ada", *KEYS))
@@ -138,7 +142,9 @@ def test_a_prefix_is_plain_text(store: Store, prefix: str) -> None:
 
 
 @HELD_STORE
-@given(st.sets(KEY, max_size=12), st.lists(st.tuples(KEY | st.just(""), st.none() | KEY, st.integers(1, 5)), max_size=8))
+@given(
+    st.sets(KEY, max_size=12), st.lists(st.tuples(KEY | st.just(""), st.none() | KEY, st.integers(1, 5)), max_size=8)
+)
 def test_any_page_is_a_slice_of_the_sorted_keys(
     store: Store, keys: set[str], asked: list[tuple[str, str | None, int]]
 ) -> None:
@@ -225,7 +231,9 @@ def test_users_come_once_each_lane_by_lane(store: Store) -> None:
             assert lanes == sorted(lanes)
             assert all([head == await engine.head(head.user) for head in seen])
         assert await engine.users("nobody", 1000) == [
-            head for head in await engine.users(None, 1000) if (lane_of(head.user), head.user) > (lane_of("nobody"), "nobody")
+            head
+            for head in await engine.users(None, 1000)
+            if (lane_of(head.user), head.user) > (lane_of("nobody"), "nobody")
         ]
 
     store.run(run())

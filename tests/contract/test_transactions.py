@@ -85,9 +85,7 @@ def test_what_was_appended_is_what_is_loaded_and_read(store: Store) -> None:
         async with engine.transaction() as tx:
             heads, created = await tx.lock(["ada"], LATER)
             assert (heads["ada"], created) == (head_of("ada", events), set())
-            loaded = await tx.load(
-                refs, [AnswerRef("ada", "a")], [EventRef("ada", seq) for seq in (4, 1, 0, 5)]
-            )
+            loaded = await tx.load(refs, [AnswerRef("ada", "a")], [EventRef("ada", seq) for seq in (4, 1, 0, 5)])
             documents = fold(events).documents
             assert loaded == Loaded(
                 {ref: documents[ref[1:]] for ref in refs[:3]},
@@ -141,7 +139,8 @@ def test_a_transaction_that_fails_leaves_nothing(store: Store, moment: str) -> N
         await write(engine, Write("ada", "notes", "k", b"0"), answers=[answer("ada", "a")])
         before = await everything(engine, "ada", "bob")
         users = sorted(["ada", "bob"], key=lambda user: (lane_of(user), user))
-        with pytest.raises(Interruption):
+
+        async def fail() -> None:
             async with engine.transaction() as tx:
                 heads, _ = await tx.lock(users, LATER)
                 if moment == "appended":
@@ -152,6 +151,9 @@ def test_a_transaction_that_fails_leaves_nothing(store: Store, moment: str) -> N
                     )
                     await tx.append(appendix, [])
                 raise Interruption
+
+        with pytest.raises(Interruption):
+            await fail()
         assert await everything(engine, "ada", "bob") == before
         await write(engine, Write("ada", "notes", "l", b"1"), Write("bob", "notes", "l", b"1"))
         assert sorted((await engine.positions()).values())[-3:] in ([0, 1, 2], [0, 0, 3])
@@ -287,8 +289,7 @@ def test_an_engine_answers_only_while_it_is_open(store: Store) -> None:
         with pytest.raises(EngineUnavailable):
             await store.engine.ping()
         with pytest.raises(EngineUnavailable):
-            async with store.engine.transaction() as tx:
-                await tx.lock(["ada"], START)
+            await write(store.engine, Write("ada", "notes", "k", b"1"))
         await store.engine.close()
 
     store.run(run())

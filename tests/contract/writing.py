@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from roost.core.events import Document, Event, Head
+from roost.core.events import Document, Event, Head, Kind
 from roost.core.fold import Fold, document_of, fold
 from roost.core.ids import lane_of
 from roost.core.ports import Appendix, DocumentRef, Engine, StoredAnswer, TransactionLost
@@ -56,7 +56,7 @@ def log_of(steps: list[Step], start: datetime = START) -> list[Event]:
         before = folded.documents.get((collection, key))
         if value is None and (before is None or before.value is None):
             continue
-        kind = "delete" if value is None else "put"
+        kind: Kind = "delete" if value is None else "put"
         events.append(Event(len(events) + 1, kind, collection, key, value, at, "user:test"))
         folded.add(events[-1])
     return events

@@ -192,7 +192,7 @@ def test_a_writer_gives_a_batch_that_may_be_committed_to_nobody_else() -> None:
             cast("Engine", Strange(memory, ("answer",))),
             Settings(writers=1),
             clock=lambda: START,
-            committed=lambda user, seq: None,
+            committed=lambda *_: None,
         )
         with pytest.raises(RoostError) as raised:
             await writer.run(grow("ada", "one"))
@@ -220,7 +220,7 @@ async def cut_and_check(postgres: str, folder: Path, cuts: list[Cut], users: lis
             engine,
             Settings(writers=1, engine_timeout_s=30),
             clock=lambda: START + timedelta(microseconds=next(clock)),
-            committed=lambda user, seq: None,
+            committed=lambda *_: None,
         )
 
         async def one(user: str) -> list[tuple[int, str, bytes | None]]:

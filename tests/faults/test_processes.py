@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from roost.node import directory
 from tests.support.server import Server, until
 
 DOCUMENT = "/v1/users/ada/docs/preferences/ui"
@@ -47,11 +48,15 @@ def test_a_killed_server_leaves_nothing_and_starts_again_in_its_place(tmp_path: 
             with server.client() as client:
                 assert client.put(DOCUMENT, json=value).status_code in {200, 201}
             started = psutil.Process(server.pid).children(recursive=True)
+            metrics = directory.running(server.data).metrics
+            assert metrics is not None
+            assert Path(metrics).is_dir()
             address = server.url
             server.kill()
             until(lambda: all(ended(process) for process in started), what="nothing is left")  # noqa: B023  # called at once
             server.start()
             assert server.url == address
+            assert not Path(metrics).exists()
             with server.client() as client:
                 assert client.get(DOCUMENT).json() == value
         server.kill()

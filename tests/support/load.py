@@ -98,18 +98,26 @@ class Recorder:
 
 
 class Load:
-    """`clients` clients on `users`."""
+    """`clients` clients on `users`; without `keyed`, none of them sends idempotency keys."""
 
-    def __init__(self, server: Server, users: Sequence[str], seed: int, clients: int = 8) -> None:
+    def __init__(
+        self, server: Server, users: Sequence[str], seed: int, *, clients: int = 8, keyed: bool = True
+    ) -> None:
         self._server = server
         self._users = users
         self._seed = seed
         self._clients = clients
+        self._keyed = keyed
         self._token = server.service("load")
         self._recorder = Recorder()
         self._stopping = False
         self._accepted = 0
         self._progress = asyncio.Event()
+
+    @property
+    def writes(self) -> list[Write]:
+        """What was asked, and what became of it."""
+        return self._recorder.writes
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -148,7 +156,9 @@ class Load:
             for turn in count():
                 if self._stopping:
                     return
-                answered = await self._step(connection, chance, f"{number}-{turn}", keyed=number % 2 == 0)
+                answered = await self._step(
+                    connection, chance, f"{number}-{turn}", keyed=self._keyed and number % 2 == 0
+                )
                 if not answered:
                     await asyncio.sleep(PAUSE_S)
 

@@ -13,7 +13,6 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-import msgspec
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -21,7 +20,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from roost.authz.gate import Gate
 from roost.authz.principal import Principal
 from roost.commands.writer import Writer
-from roost.core.commands import ABSENT, ANYTHING, PRESENT, Accepted, AppendLog, Change, Idempotency, Op, Versions
+from roost.core.commands import (
+    ABSENT,
+    ANYTHING,
+    PRESENT,
+    Accepted,
+    AppendLog,
+    Change,
+    Condition,
+    Idempotency,
+    Op,
+    Versions,
+)
 from roost.core.errors import Code, RoostError
 from roost.core.events import Document, Event
 from roost.core.limits import Limits
@@ -66,9 +76,8 @@ PATCHES = st.lists(
 CONDITIONS = st.sampled_from([None, None, "absent", "present"]) | st.frozensets(SEQS, min_size=1, max_size=3)
 ARGUMENTS = {"put": VALUES, "merge": VALUES, "patch": PATCHES, "restore": SEQS, "delete": st.none()}
 OPS = st.sampled_from(["put", *ARGUMENTS]).flatmap(
-    lambda kind: st.builds(
-        lambda place, argument, condition: Asked(kind, *place, argument, condition),
-        *(PLACES, ARGUMENTS[kind], CONDITIONS),
+    lambda kind: st.tuples(PLACES, ARGUMENTS[kind], CONDITIONS).map(
+        lambda drawn: Asked(kind, *drawn[0], drawn[1], drawn[2])
     )
 )
 
@@ -211,9 +220,7 @@ class Model:
         elif op.kind == "patch":
             value = text(patched(held, op.argument))
         counts = log.counts()
-        if before is None and (
-            counts.get(op.collection, 0) == 3 or (op.collection not in counts and len(counts) == 2)
-        ):
+        if before is None and (counts.get(op.collection, 0) == 3 or (op.collection not in counts and len(counts) == 2)):
             raise Refused(Code.LIMIT_REACHED)
         return value, before is None
 
@@ -257,7 +264,7 @@ def command_of(wanted: Wanted) -> Change:
             argument = text(op.argument)
         elif op.kind == "patch":
             argument = [{"op": kind, "path": f"/{name}", "value": value} for kind, name, value in op.argument]
-        known = {None: ANYTHING, "absent": ABSENT, "present": PRESENT}
+        known: dict[str | None, Condition] = {None: ANYTHING, "absent": ABSENT, "present": PRESENT}
         condition = Versions(op.condition) if isinstance(op.condition, frozenset) else known[op.condition]
         ops.append(Op(op.kind, op.collection, op.key, argument, condition))
     named = Idempotency(wanted.name, repr(wanted).encode()) if wanted.name else None
@@ -414,7 +421,9 @@ class StoreMachine(RuleBasedStateMachine):
             result = self.ask(call)
             assert result is expected if expected else not isinstance(result, Code)
 
-    @rule(user=USERS, collection=COLLECTIONS, prefix=st.just("") | KEYS, after=st.none() | KEYS, limit=st.integers(1, 3))
+    @rule(
+        user=USERS, collection=COLLECTIONS, prefix=st.just("") | KEYS, after=st.none() | KEYS, limit=st.integers(1, 3)
+    )
     def read_page(self, user: str, collection: str, prefix: str, after: str | None, limit: int) -> None:
         page = self.ask(self.gate.page(ADMIN, user, collection, prefix, after, limit))
         log = self.model.logs.get(user)
@@ -471,4 +480,10 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=200, phases=[Phase.generate], stateful_step_count=30, deadline=None)
+TestStore.settings = settings(
+    max_examples=200,
+    phases=[Phase.reuse, Phase.generate, Phase.shrink],
+    report_multiple_bugs=False,
+    stateful_step_count=30,
+    deadline=None,
+)

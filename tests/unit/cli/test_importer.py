@@ -92,7 +92,7 @@ def run(
             )
             try:
                 await work.run(Reader(io.BytesIO(text), state, work.bad), concurrency=concurrency)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, the test says what it should be
                 return error
             finally:
                 outcome.saved.append(work.state)
@@ -185,4 +185,4 @@ def test_a_line_of_any_length_is_counted_right() -> None:
     text = text_of([(0, 0, 0)]) + huge + text_of([(1, 0, 1)]) + huge[:-1]
     outcome = run(server, text, skip=True)
     assert (outcome.error, outcome.left_out) == (None, [2, 4])
-    assert [value for _, _, value in server.applied] == [0, 1]
+    assert sorted(value for _, _, value in server.applied) == [0, 1]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roost.core.events import Document, Event, Head
+from roost.core.events import Document, Event, Head, Kind
 from roost.core.fold import NAMED_MAX, Fold, chained, differences, fold
 from tests.contract.writing import START, STEPS, Step, head_of, log_of
 
@@ -19,7 +19,7 @@ SECOND = timedelta(seconds=1)
 
 
 def put(seq: int, key: str, value: bytes | None = b"1") -> Event:
-    kind = "put" if value is not None else "delete"
+    kind: Kind = "put" if value is not None else "delete"
     return Event(seq, kind, "notes", key, value, START + seq * SECOND, "user:ada")
 
 

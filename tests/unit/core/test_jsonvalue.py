@@ -170,7 +170,6 @@ def test_what_is_encoded_decodes_to_the_same_value_and_bytes(value: Any) -> None
     encoded = jsonvalue.encode(value)
     decoded = jsonvalue.decode(encoded, LIMITS)
     assert same(decoded, value)
-    assert same(jsonvalue.load(encoded), value)
     assert jsonvalue.encode(decoded) == encoded
     jsonvalue.check(value, LIMITS)
 
@@ -190,8 +189,8 @@ def test_any_bytes_are_decoded_as_python_would_or_refused(body: bytes) -> None:
 
     try:
         value = jsonvalue.decode(body, LIMITS)
-    except RoostError as error:
-        assert error.code is Code.INVALID_JSON
+    except RoostError:
+        refusal(body)
     else:
         assert same(json.loads(body.decode(), object_pairs_hook=members), value)
         jsonvalue.check(value, LIMITS)

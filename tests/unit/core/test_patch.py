@@ -253,65 +253,74 @@ def test_a_patch_is_an_array(operations: Any) -> None:
     assert refusal({}, operations).code is Code.INVALID_REQUEST
 
 
-def plainly(document: Any, operations: list[dict[str, Any]]) -> Any:
-    """RFC 6902 in the plainest form: a deep copy, changed in place, by two primitives."""
-    root = {"": copy.deepcopy(document)}
+class Plain:
+    """RFC 6902 in the plainest form: a deep copy, changed in place, by three primitives."""
 
-    def parent(pointer: str) -> tuple[Any, str]:
+    def __init__(self, document: Any) -> None:
+        self.root = {"": copy.deepcopy(document)}
+
+    def place(self, pointer: str, *, inserting: bool = False) -> tuple[Any, Any]:
+        """The container and the subscript that a pointer names."""
         *path, last = ["", *(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])]
-        container: Any = root
+        container: Any = self.root
         for token in path:
-            container = container[index(container, token)]
-        return container, last
+            container = container[self.index(container, token)]
+        if inserting and last == "-" and isinstance(container, list):
+            return container, len(container)
+        return container, self.index(container, last, room=inserting)
 
-    def index(container: Any, token: str, *, inserting: bool = False) -> Any:
+    def index(self, container: Any, token: str, *, room: bool = False) -> Any:
         if isinstance(container, dict):
             return token
-        if not isinstance(container, list) or (token != str(int(token))):
-            raise LookupError
-        if not 0 <= int(token) < len(container) + inserting:
+        if not isinstance(container, list) or token != str(int(token)) or not 0 <= int(token) < len(container) + room:
             raise LookupError
         return int(token)
 
-    def get(pointer: str) -> Any:
-        container, token = parent(pointer)
-        return container[index(container, token)]
+    def get(self, pointer: str) -> Any:
+        container, index = self.place(pointer)
+        return container[index]
 
-    def remove(pointer: str) -> Any:
-        container, token = parent(pointer)
-        if pointer == "":
+    def remove(self, pointer: str) -> Any:
+        container, index = self.place(pointer)
+        if container is self.root:
             raise LookupError
-        return container.pop(index(container, token))
+        return container.pop(index)
 
-    def add(pointer: str, value: Any) -> None:
-        container, token = parent(pointer)
+    def add(self, pointer: str, value: Any) -> None:
+        container, index = self.place(pointer, inserting=True)
         if isinstance(container, list):
-            container.insert(len(container) if token == "-" else index(container, token, inserting=True), value)
+            container.insert(index, copy.deepcopy(value))
         else:
-            container[index(container, token)] = value
+            container[index] = copy.deepcopy(value)
 
-    for o in operations:
-        match o["op"]:
+    def apply(self, operation: dict[str, Any]) -> None:
+        path, source, value = operation["path"], operation["from"], operation["value"]
+        match operation["op"]:
             case "add":
-                add(o["path"], copy.deepcopy(o["value"]))
+                self.add(path, value)
             case "remove":
-                remove(o["path"])
+                self.remove(path)
             case "replace":
-                get(o["path"])
-                container, token = parent(o["path"])
-                container[index(container, token)] = copy.deepcopy(o["value"])
+                self.get(path)
+                container, index = self.place(path)
+                container[index] = copy.deepcopy(value)
             case "copy":
-                add(o["path"], copy.deepcopy(get(o["from"])))
-            case "test":
-                if not same_json(get(o["path"]), o["value"]):
-                    raise LookupError
-            case "move" if o["path"] == o["from"]:
-                get(o["from"])
+                self.add(path, self.get(source))
+            case "test" if not same_json(self.get(path), value):
+                raise LookupError
+            case "move" if path == source:
+                self.get(source)
+            case "move" if (path + "/").startswith(source + "/"):
+                raise LookupError
             case "move":
-                if (o["path"] + "/").startswith(o["from"] + "/"):
-                    raise LookupError
-                add(o["path"], remove(o["from"]))
-    return root[""]
+                self.add(path, self.remove(source))
+
+
+def plainly(document: Any, operations: list[dict[str, Any]]) -> Any:
+    plain = Plain(document)
+    for operation in operations:
+        plain.apply(operation)
+    return plain.root[""]
 
 
 def same_json(one: Any, other: Any) -> bool:

@@ -15,7 +15,7 @@ LONG_S = 30
 def test_news_wakes_those_who_wait_for_that_log_only() -> None:
     async def go() -> None:
         hub = Hub(10)
-        with hub.waiter("ada") as ada, hub.waiter("bob") as bob:
+        with hub.follow("ada") as ada, hub.follow("bob") as bob:
             waits = asyncio.ensure_future(ada.wait(3, LONG_S))
             other = asyncio.ensure_future(bob.wait(3, LONG_S))
             await asyncio.sleep(0)
@@ -33,7 +33,7 @@ def test_news_wakes_those_who_wait_for_that_log_only() -> None:
 def test_news_between_registering_and_waiting_is_not_missed() -> None:
     async def go() -> None:
         hub = Hub(10)
-        with hub.waiter("ada") as waiter:
+        with hub.follow("ada") as waiter:
             hub.publish("ada", 1)
             assert await waiter.wait(0, LONG_S) is True
 
@@ -42,7 +42,7 @@ def test_news_between_registering_and_waiting_is_not_missed() -> None:
 
 def test_a_wait_without_news_ends() -> None:
     async def go() -> None:
-        with Hub(10).waiter("ada") as waiter:
+        with Hub(10).follow("ada") as waiter:
             assert await waiter.wait(0, 0.01) is False
 
     asyncio.run(go())
@@ -51,12 +51,12 @@ def test_a_wait_without_news_ends() -> None:
 def test_draining_lets_everybody_go_now_and_later() -> None:
     async def go() -> None:
         hub = Hub(10)
-        with hub.waiter("ada") as waiter:
+        with hub.follow("ada") as waiter:
             waits = asyncio.ensure_future(waiter.wait(0, LONG_S))
             await asyncio.sleep(0)
             hub.drain()
             assert await waits is False
-        with hub.waiter("ada") as late:
+        with hub.follow("ada") as late:
             assert await late.wait(0, LONG_S) is False
 
     asyncio.run(go())
@@ -66,14 +66,14 @@ def test_waiters_are_bounded_and_leave_nothing_behind() -> None:
     hub = Hub(1)
 
     async def go() -> None:
-        with hub.waiter("ada"):
-            assert hub.waiting == 1
-            with pytest.raises(RoostError) as refusal, hub.waiter("bob"):
+        with hub.follow("ada"):
+            assert hub.following == 1
+            with pytest.raises(RoostError) as refusal, hub.follow("bob"):
                 pass
             assert refusal.value.code is Code.OVERLOADED
-        with hub.waiter("bob"):
+        with hub.follow("bob"):
             pass
-        assert hub.waiting == 0
-        assert not hub._waiters
+        assert hub.following == 0
+        assert not hub._followers
 
     asyncio.run(go())

@@ -27,7 +27,7 @@ def test_a_tail_sees_each_lane_in_order_and_resumes() -> None:
     async def go() -> None:
         engine = Memory()
         await engine.open()
-        writer = Writer(engine, Settings(), clock=clock, committed=lambda _user, _seq: None)
+        writer = Writer(engine, Settings(), clock=clock, committed=lambda *_: None)
         users = [f"user{number}" for number in range(30)]
         tail = Tail(engine, {})
         seen = []
@@ -49,7 +49,7 @@ def test_a_gap_is_an_alarm() -> None:
     async def go() -> None:
         engine = Memory()
         await engine.open()
-        writer = Writer(engine, Settings(), clock=clock, committed=lambda _user, _seq: None)
+        writer = Writer(engine, Settings(), clock=clock, committed=lambda *_: None)
         for value in (b"1", b"2", b"3"):
             await put(writer, "ada", value)
         whole = engine.lane

@@ -69,6 +69,7 @@ def test_if_none_match_spares_the_body(server: Server, tags: str, status: int) -
     assert response.headers["etag"] == '"7"'
     assert response.headers["roost-seq"] == "9"
     assert ("content-length" in response.headers) == (status != 304)
+    assert ("content-type" in response.headers) == (status != 304)
 
 
 @pytest.mark.parametrize(
@@ -347,11 +348,12 @@ def test_idempotency_keys_go_with_what_was_asked(server: Server) -> None:
         fingerprint(target=UI + "2"),
         fingerprint(target=UI.replace("preferences", "profile")),
         fingerprint("PATCH", Content_Type="application/merge-patch+json"),
+        fingerprint("PATCH", Content_Type="application/merge-patch+json", body=b"[]"),
         fingerprint("PATCH", Content_Type="application/json-patch+json", body=b"[]"),
         fingerprint("DELETE"),
         fingerprint("POST", f"{UI}/restore", b'{"version":1}'),
     }
-    assert len(others | {usual}) == 8
+    assert len(others | {usual}) == 9
 
 
 def test_without_an_idempotency_key_there_is_none(server: Server) -> None:
@@ -384,7 +386,9 @@ def test_a_lists_cursor_goes_on_after_its_last_key(server: Server) -> None:
     cursor = server.get("/v1/users/ada/docs/preferences").json["next"]
     assert server.get(f"/v1/users/ada/docs/preferences?after={cursor}").status == 200
     assert server.gate.asked[-1] == ("page", "ada", "preferences", "", "bé", 100, NOW)
-    # It is of no use to any other list.
+    # What only decodes to it is no cursor, and it is none of any other list.
+    for spelled in (cursor + "=", cursor + "!", cursor[:-1], "!" + cursor):
+        assert server.get(f"/v1/users/ada/docs/preferences?after={spelled}").refusal == (400, "invalid_request")
     for target in (
         f"/v1/users/ada/docs/profile?after={cursor}",
         f"/v1/users/ada/docs/preferences?prefix=b&after={cursor}",

@@ -1,0 +1,137 @@
+"""The OpenAPI document is true: whatever it allows and whatever it forbids is answered as it says.
+
+Schemathesis makes the requests, from the document itself: all that it can tell apart (its coverage phase), then what
+chance adds, from a fixed seed. Every answer is held to the statuses, headers, media types and schemas that the
+document has for it; bad data must be refused, good data be taken.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, seed, settings
+from schemathesis import CheckContext, GenerationMode
+from schemathesis.config import SchemathesisConfig
+
+from roost.core.limits import Limits
+from roost.wire import openapi
+from roost.wire.contract import OPERATIONS
+from tests.support.server import Server
+
+SEED = 20_261_122
+SHORT = 8
+LONG = 400
+WAIT_S = 0.01
+"""How long a poll of these tests waits, where it asks for more."""
+
+# What is refused though a schema has nothing against it. What depends on the state is refused with another status.
+UNTOLD = (
+    "If-Match and If-None-Match together can never hold",
+    "`at` and `at_seq` name two moments",
+    "`after` is not a cursor",
+    "This server keeps users whose home is",
+    "Expected `int`, got `float`",  # to JSON Schema, 1.0 is an integer
+    "A `delete` has the value null",
+    "`at` is a time as RFC 3339 writes it",  # some years are beyond those that a time here can have
+)
+
+document = json.loads(openapi.generate(OPERATIONS, Limits()))
+schema = schemathesis.openapi.from_dict(
+    document,
+    config=SchemathesisConfig.from_dict({"checks": {"positive_data_acceptance": {"enabled": False}}}),
+)
+
+
+def long_or_short(examples: int) -> Any:
+    """Hypothesis' settings for so many examples an operation; the coverage phase comes on top."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@schemathesis.check
+def good_data_is_taken(_: CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
+    """No 400 for a request that the document allows, but for what no schema can say."""
+    if case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE and response.status_code == 400:
+        told = response.json()
+        assert told["code"] == "invalid_json" or told["detail"].startswith(UNTOLD), told
+
+
+def answer(server: Server, case: schemathesis.Case) -> None:
+    """Send a request of an administrator, and hold the answer to the document."""
+    wait = case.query.get("wait") if case.query else None
+    if isinstance(wait, int | float) and WAIT_S < wait <= Limits().wait_s_max:
+        case.query["wait"] = WAIT_S
+    case.call_and_validate(base_url=server.url, headers={"Authorization": f"Bearer {server.admin()}"}, timeout=60)
+
+
+@pytest.mark.usefixtures("unharmed")
+@schema.parametrize()
+@seed(SEED)
+@long_or_short(SHORT)
+def test_the_document_is_true(server: Server, case: schemathesis.Case) -> None:
+    answer(server, case)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unharmed")
+@schema.parametrize()
+@long_or_short(LONG)
+def test_the_document_is_true_at_length(server: Server, case: schemathesis.Case) -> None:
+    answer(server, case)
+
+
+def test_the_server_serves_this_document(server: Server) -> None:
+    served = httpx.get(f"{server.url}/openapi.json", verify=False)
+    assert served.headers["content-type"] == "application/json"
+    assert served.json() == document
+    assert document["openapi"].startswith("3.1.")
+
+
+def test_every_route_of_the_contract_is_told() -> None:
+    document_path = "/v1/users/{user}/docs/{collection}/{key}"
+    told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert told >= {
+        ("GET", document_path),
+        ("PUT", document_path),
+        ("PATCH", document_path),
+        ("DELETE", document_path),
+        ("GET", f"{document_path}/history"),
+        ("POST", f"{document_path}/restore"),
+        ("GET", "/v1/users/{user}/docs/{collection}"),
+        ("GET", "/v1/users/{user}/docs"),
+        ("POST", "/v1/users/{user}/batch"),
+        ("PUT", "/v1/users/{user}"),
+        ("GET", "/v1/users/{user}"),
+        ("GET", "/v1/users"),
+        ("GET", "/v1/users/{user}/events"),
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        ("GET", "/metrics"),
+    }
+
+
+def test_every_schema_is_a_schema() -> None:
+    for path, methods in document["paths"].items():
+        for method, told in methods.items():
+            assert told["summary"], (method, path)
+            assert "500" in told["responses"], (method, path)
+    for name, component in document["components"]["schemas"].items():
+        assert component.get("description"), name
+
+
+def test_the_page_that_shows_the_document_needs_nothing_from_elsewhere(server: Server) -> None:
+    page = httpx.get(f"{server.url}/docs", verify=False)
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "/openapi.json" in page.text
+    for elsewhere in ('src="http', 'href="http', "src='http", "@import", "cdn"):
+        assert elsewhere not in page.text
