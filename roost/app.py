@@ -21,7 +21,7 @@ from roost.authz.gate import Gate
 from roost.authz.identity import Identity
 from roost.commands.writer import Writer
 from roost.console import PAGES
-from roost.core.ports import Engine, EngineUnavailable
+from roost.core.ports import Engine, EngineUnavailable, TransactionLost
 from roost.crypto.signing import SigningKey
 from roost.engines import migrate as migrations
 from roost.engines.memory import Memory
@@ -113,7 +113,7 @@ class App:
 async def _sweep(engine: Engine, settings: Settings) -> None:
     """Forget idempotency answers that are too old to be asked for again."""
     while True:
-        with contextlib.suppress(EngineUnavailable):
+        with contextlib.suppress(EngineUnavailable, TransactionLost):
             before = clock() - timedelta(hours=settings.limits.idempotency_hours)
             while await engine.forget_answers(before, _SWEEP_ANSWERS) == _SWEEP_ANSWERS:
                 pass

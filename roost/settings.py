@@ -46,7 +46,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pages_max: int = 64
     """Reads of the pool waiting in a worker; one more is answered `overloaded`."""
     waiters_max: int = 20_000
-    """Long polls held by a worker; one more is answered `overloaded`."""
+    """Long polls and streams held by a worker; one more is answered `overloaded`."""
+    heartbeat_s: float = 15.0
+    """How often a stream on which nothing happens says that it is there."""
     engine_timeout_s: float = 10.0
     """How long a request waits for the engine, retries included, before it is answered `unavailable`."""
     body_timeout_s: float = 30.0

@@ -114,7 +114,7 @@ class Gate:
         """A user's log from a cursor on, stretch by stretch, until this node stops or the caller does.
 
         The first stretch with `live` comes as soon as the log was read to its end, with events or without: from
-        then on events come as they are committed. Raises what `log` raises, `CURSOR_AHEAD` and `CURSOR_COMPACTED` among it.
+        then on events come as they are committed. Raises what `log` raises.
         """
         _own(principal, user)
         with self._hub.follow(user) as follower:

@@ -77,4 +77,4 @@ class Identity:
             raise RoostError(Code.UNAUTHENTICATED, "The token is not one that this server issued.")
         if max(claims.nbf, claims.iat) > now + SKEW_S:
             raise RoostError(Code.UNAUTHENTICATED, "The token is not valid yet; is a clock wrong?")
-        return Principal(claims.kind, subject), claims.exp
+        return Principal(claims.kind, subject, claims.exp), claims.exp

@@ -12,6 +12,8 @@ class Principal(msgspec.Struct, frozen=True):
 
     kind: Literal["user", "service", "admin"]
     id: str
+    expires_at: float = float("inf")
+    """When the token ends, in seconds since 1970."""
 
     @property
     def actor(self) -> str:

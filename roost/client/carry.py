@@ -32,6 +32,7 @@ class AsyncCarrier:
         self._slots = asyncio.Semaphore(limits.connections)
         self._idle: list[httpx.AsyncHTTPTransport] = []
         self._tls = _tls(url)
+        self._closed = False
 
     async def __call__(self, call: Call[T]) -> T:
         """The result of `call`."""
@@ -71,13 +72,17 @@ class AsyncCarrier:
                 await response.aclose()
             return response
         finally:
-            self._idle.append(connection)
+            if self._closed:
+                await connection.aclose()
+            else:
+                self._idle.append(connection)
 
     def _connection(self) -> httpx.AsyncHTTPTransport:
         return httpx.AsyncHTTPTransport(verify=self._tls, limits=httpx.Limits(max_connections=1))
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Let go of every connection; of those in use, when they are done."""
+        self._closed = True
         while self._idle:
             await self._idle.pop().aclose()
 

@@ -23,7 +23,6 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
-    NOT_ACCEPTABLE = "not_acceptable"
     PATCH_FAILED = "patch_failed"
     CURSOR_AHEAD = "cursor_ahead"
     HOME_CONFLICT = "home_conflict"

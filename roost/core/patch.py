@@ -16,7 +16,7 @@ from roost.core.limits import Limits
 
 Container = dict[str, Any] | list[Any]
 _DEFAULT_LIMITS = Limits()
-_index = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch
+_index = re.compile(r"0|[1-9][0-9]{0,8}").fullmatch
 _bad_escape = re.compile(r"~(?![01])").search
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import threading
@@ -38,6 +39,8 @@ STEADY_S = 10.0
 """How long a worker must have lived for its death to be a new trouble."""
 RESPAWN_S = (0.1, 5.0)
 """First and longest pause before a worker that died soon is started again."""
+FILES_MAX = 65_536
+"""Files that a worker may have open, where the system sets no lower limit."""
 FIRST_DEATHS_MAX = 3
 """Deaths before any worker ever listened: then the server cannot start at all."""
 
@@ -74,6 +77,7 @@ class Workers(MPServer):
         """Serve until SIGINT, SIGTERM or SIGHUP. Raises `CannotStart` if no worker ever gets to listen."""
         # Not fork: a worker must inherit no thread and no lock of this process.
         multiprocessing.set_start_method("spawn", force=True)
+        _allow_connections()
         threading.Thread(target=self._await_first, daemon=True).start()
         try:
             self.serve(spawn_target=_work)
@@ -140,6 +144,15 @@ class Workers(MPServer):
             with suppress(ProcessLookupError):
                 os.kill(worker.inner.pid, DRAIN)
         super()._stop_workers()  # type: ignore[no-untyped-call]
+
+
+def _allow_connections() -> None:
+    """Let this process and its workers open as many files as the system allows: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft < wanted:
+        with suppress(ValueError, OSError):  # some systems have a limit that they do not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _work(*arguments: Any) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
+from msgspec import UNSET
+
+from roost.core.events import Event
+from roost.wire import shapes
 
 Header = tuple[bytes, bytes]
+_encode = msgspec.json.Encoder().encode
 
 JSON: Header = (b"content-type", b"application/json")
 NO_STORE: Header = (b"cache-control", b"no-store")
@@ -24,6 +30,8 @@ class Answer(msgspec.Struct, gc=False):
     status: int
     headers: list[Header]
     body: bytes = b""
+    chunks: AsyncGenerator[bytes, None] | None = None
+    """In place of a body, one that is made while it is sent."""
 
 
 def etag(version: int) -> Header:
@@ -55,3 +63,23 @@ def _last_modified(second: int) -> Header:
 def stamp(at: datetime) -> str:
     """A time as JSON carries it: RFC 3339 in UTC, always with microseconds, so that text order is time order."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def event_shape(event: Event) -> shapes.Event:
+    """An event as it is told, its value not parsed again."""
+    return shapes.Event(
+        event.seq,
+        event.kind,
+        event.collection,
+        event.key,
+        msgspec.Raw(event.value or b"null"),
+        stamp(event.at),
+        event.actor,
+        event.device,
+        UNSET if event.mutation is None else event.mutation,
+    )
+
+
+def encode_event(event: Event) -> bytes:
+    """An event as it is told, in JSON."""
+    return _encode(event_shape(event))

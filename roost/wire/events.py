@@ -10,10 +10,10 @@ from roost.core.commands import AppendLog
 from roost.core.errors import Code, RoostError
 from roost.core.ids import check_collection, check_key
 from roost.core.limits import Limits
-from roost.wire import decoding, shapes
-from roost.wire.answer import JSON, PRIVATE, Answer, seq_header, stamp
+from roost.wire import decoding, shapes, sse
+from roost.wire.answer import JSON, PRIVATE, Answer, event_shape, seq_header
 from roost.wire.documents import page_size, stored_value
-from roost.wire.operations import SEQ, Body, Operation, Reply
+from roost.wire.operations import LAST_EVENT_ID, SEQ, Body, Operation, Reply
 from roost.wire.request import Request
 
 _encode = msgspec.json.Encoder().encode
@@ -23,16 +23,16 @@ async def get_events(request: Request) -> Answer:
     """A piece of the log; with `wait`, an empty one is held until there is an event."""
     query: shapes.LogQuery = request.query
     user = request.user
-    if (request.header(b"accept") or "").partition(";")[0].strip().lower() == "text/event-stream":
-        raise RoostError(Code.NOT_ACCEPTABLE, "Events are not streamed here yet: poll, with `wait`.")
     collections = None
     if query.collections is not UNSET:
         collections = sorted({check_collection(name) for name in query.collections.split(",")})
+    if sse.wanted(request):
+        return await sse.answer(request, query, collections)
     work = request.context.gate.log(
         request.principal, user, query.after, page_size(request), collections, float(query.wait)
     )
     log = await (request.unless_gone(work) if query.wait else work)
-    body = _encode(shapes.Log([_shape(event) for event in log.events], log.reached, log.head.floor))
+    body = _encode(shapes.Log([event_shape(event) for event in log.events], log.reached, log.head.floor))
     return Answer(200, [JSON, seq_header(log.head.seq), PRIVATE], body)
 
 
@@ -45,20 +45,6 @@ async def append_events(request: Request) -> Answer:
     principal = request.principal
     accepted = await request.context.gate.append_log(principal, AppendLog(user, events, principal.actor))
     return Answer(200, [JSON, seq_header(accepted.seq), PRIVATE], _encode(shapes.LogSeq(accepted.seq)))
-
-
-def _shape(event: core.Event) -> shapes.Event:
-    return shapes.Event(
-        event.seq,
-        event.kind,
-        event.collection,
-        event.key,
-        msgspec.Raw(event.value or b"null"),
-        stamp(event.at),
-        event.actor,
-        event.device,
-        UNSET if event.mutation is None else event.mutation,
-    )
 
 
 def _event(event: shapes.Event, limits: Limits, pointer: str) -> core.Event:
@@ -88,9 +74,12 @@ OPERATIONS = (
         _EVENTS,
         get_events,
         "Read a user's log, or wait for what comes next.",
-        (Reply(200, "Events in `seq` order, without holes.", shapes.Log, (SEQ,)),),
+        (Reply(200, "Events in `seq` order, without holes.", shapes.Log, (SEQ,), also=("text/event-stream",)),),
         tag="Events",
-        errors=(Code.NOT_FOUND, Code.NOT_ACCEPTABLE, Code.CURSOR_AHEAD, Code.CURSOR_COMPACTED),
+        headers=(LAST_EVENT_ID,),
+        description="With `Accept: text/event-stream`, a stream of server-sent events: `id` is the seq, `data` the "
+        "event, and a message `live` follows once the log was read to its end. `Last-Event-ID` resumes.",
+        errors=(Code.NOT_FOUND, Code.CURSOR_AHEAD, Code.CURSOR_COMPACTED),
         query=shapes.LogQuery,
     ),
     Operation(

@@ -50,7 +50,7 @@ def build(
 
     `pages` are HTML pages (path, body) that are served as they are, to anybody. `clock` dates request ids.
     """
-    context = Context(gate, identity, settings, settings.limits)
+    context = Context(gate, identity, settings, settings.limits, clock)
     document = openapi.generate(OPERATIONS, settings.limits)
     fixed = [("/openapi.json", b"application/json", document)]
     fixed += [(path, b"text/html; charset=utf-8", body) for path, body in pages]
@@ -102,7 +102,10 @@ class Endpoint:
         method = scope["method"]
         request = Request(scope, receive, self._context, _request_id(self._clock))
         answer = await self._answer(request, method)
-        await _send(answer, request.id, send, with_body=method != "HEAD")
+        if answer.chunks is None:
+            await _send(answer, request.id, send, with_body=method != "HEAD")
+        else:
+            await self._stream(answer, request, send, with_body=method != "HEAD")
         seconds = perf_counter() - started
         self._metrics.get(method, self._other_metrics).record(answer.status, seconds)
         if self._debug:
@@ -131,6 +134,29 @@ class Endpoint:
             return problems.answer(RoostError(Code.INTERNAL, detail), request.id)
         return answer
 
+    async def _stream(self, answer: Answer, request: Request, send: Send, *, with_body: bool) -> None:
+        """Send chunks as they are made, until there are no more or nobody reads them."""
+        chunks = answer.chunks
+        if chunks is None:
+            return
+        await send({"type": "http.response.start", "status": answer.status, "headers": _complete(answer, request.id)})
+
+        async def pump() -> None:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+        try:
+            if with_body:
+                await request.unless_gone(pump())
+        except (ClientGone, RoostError):
+            # The status is sent; a stream that just ends is taken up again from its cursor.
+            pass
+        except Exception:
+            log.exception("stream failed", request_id=request.id, route=self._path)
+        finally:
+            await chunks.aclose()
+        await send({"type": "http.response.body", "body": b""})
+
     def _unserved(self, request: Request, method: str) -> Answer:
         if not self._operations:
             return problems.answer(RoostError(Code.NOT_FOUND, "Nothing is served at this path."), request.id)
@@ -150,13 +176,18 @@ class Endpoint:
 
 
 async def _send(answer: Answer, request_id: str, send: Send, *, with_body: bool) -> None:
-    status, headers, body = answer.status, answer.headers, answer.body
-    headers.append((b"roost-request-id", request_id.encode()))
-    headers.append(_NOSNIFF)
+    status, headers, body = answer.status, _complete(answer, request_id), answer.body
     if status not in _WITHOUT_BODY:
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body if with_body else b""})
+
+
+def _complete(answer: Answer, request_id: str) -> list[Header]:
+    headers = answer.headers
+    headers.append((b"roost-request-id", request_id.encode()))
+    headers.append(_NOSNIFF)
+    return headers
 
 
 def _request_id(clock: Callable[[], datetime]) -> str:

@@ -97,6 +97,7 @@ class _Document:
         told: Json = {"description": reply.description, "headers": _headers(reply.headers)}
         if reply.body is not None:
             told["content"] = {reply.media_type: {"schema": self._schema(reply.body)}}
+            told["content"] |= {media_type: {"schema": {"type": "string"}} for media_type in reply.also}
         return told
 
     def _refusal(self, status: int, codes: Sequence[Code]) -> Json:

@@ -45,6 +45,7 @@ IDEMPOTENCY_KEY = HeaderField(
     "Idempotency-Key", "The same key with the same request gives the first answer again.", _KEY
 )
 PREFER = HeaderField("Prefer", "`return=minimal`: 204 without the value.", _TEXT)
+LAST_EVENT_ID = HeaderField("Last-Event-ID", "The cursor of a stream that goes on, in place of `after`.", _NUMBER)
 AT_LEAST = HeaderField("Roost-At-Least", "A `Roost-Seq` that the read must have reached.", _NUMBER)
 
 ETAG = HeaderField("ETag", "The version, in quotes.", {"type": "string", "pattern": '^"[0-9]+"$'})
@@ -60,13 +61,17 @@ PREFERENCE_APPLIED = HeaderField("Preference-Applied", "The preference that was 
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer that is no refusal: `body` is the type it has, None if it has none."""
+    """An answer that is no refusal: `body` is the type it has, None if it has none.
+
+    `also` are media types that it is given in when they are asked for.
+    """
 
     status: int
     description: str
     body: Any = None
     headers: tuple[HeaderField, ...] = ()
     media_type: str = "application/json"
+    also: tuple[str, ...] = ()
 
 
 class Body(msgspec.Struct, frozen=True):

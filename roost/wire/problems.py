@@ -25,7 +25,6 @@ PROBLEMS: dict[Code, tuple[int, str]] = {
     Code.FORBIDDEN: (403, "The token does not reach this"),
     Code.NOT_FOUND: (404, "There is no such thing"),
     Code.METHOD_NOT_ALLOWED: (405, "The method is not allowed here"),
-    Code.NOT_ACCEPTABLE: (406, "No answer has an accepted media type"),
     Code.PATCH_FAILED: (409, "The patch does not apply"),
     Code.CURSOR_AHEAD: (409, "The log does not reach that far"),
     Code.HOME_CONFLICT: (409, "The user's home is another region"),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from datetime import datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -62,6 +63,7 @@ class Context(msgspec.Struct, frozen=True):
     identity: Identity
     settings: Settings
     limits: Limits
+    clock: Callable[[], datetime]
 
 
 class Request:
@@ -117,11 +119,7 @@ class Request:
     def at_least(self) -> int | None:
         """The seq that a read must see. Raises `INVALID_REQUEST`."""
         value = self.header(b"roost-at-least")
-        if value is None:
-            return None
-        if not _number(value):
-            raise RoostError(Code.INVALID_REQUEST, "Roost-At-Least is a seq: a whole number.")
-        return int(value)
+        return None if value is None else whole_number("Roost-At-Least", value)
 
     @property
     def condition(self) -> Condition:
@@ -207,6 +205,13 @@ class Request:
     async def _gone(self) -> None:
         while (await self._receive())["type"] == "http.request":
             pass
+
+
+def whole_number(name: str, value: str) -> int:
+    """The seq that a header gives. Raises `INVALID_REQUEST`."""
+    if not _number(value):
+        raise RoostError(Code.INVALID_REQUEST, f"{name} is a seq: a whole number.")
+    return int(value)
 
 
 def _collect(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -17,6 +17,7 @@ from roost.core.limits import KEY_BYTES_MAX, NUMBER_MAX
 
 AT_MOST = "x-at-most"
 KEY_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f/]+$"
+PREFIX_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f/]*$"
 
 Seq = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Version = Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
@@ -65,7 +66,13 @@ class AtQuery(Shape, frozen=True):
 class PageQuery(Shape, frozen=True):
     """A page of a collection."""
 
-    prefix: Annotated[str, Meta(description="Only keys that start with this.")] = ""
+    prefix: Annotated[
+        str,
+        Meta(
+            description="Only keys that start with this.",
+            extra_json_schema={"pattern": PREFIX_PATTERN, "maxLength": KEY_BYTES_MAX},
+        ),
+    ] = ""
     limit: PageSize | UnsetType = UNSET
     after: Cursor | UnsetType = UNSET
 
@@ -126,12 +133,16 @@ class NewUser(Shape, frozen=True):
     home: str | UnsetType = UNSET
 
 
+# Told here, and checked by the patch itself, which also says which operation it is.
+Pointer = Annotated[str, Meta(extra_json_schema={"pattern": "^(/([^/~]|~[01])*)*$"})]
+
+
 class PatchOperation(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     """An operation of a JSON Patch."""
 
     op: Literal["add", "remove", "replace", "move", "copy", "test"]
-    path: str
-    from_: Annotated[str, Meta(description="Of `move` and `copy`.")] | UnsetType = UNSET
+    path: Pointer
+    from_: Annotated[Pointer, Meta(description="Of `move` and `copy`.")] | UnsetType = UNSET
     value: Annotated[Any, Meta(description="Of `add`, `replace` and `test`.")] | UnsetType = UNSET
 
 

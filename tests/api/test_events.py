@@ -205,12 +205,6 @@ def test_a_reader_that_follows_sees_every_event_once(server: Server, ada: Accoun
     assert seen == list(range(1, 21))
 
 
-def test_events_are_not_streamed_yet(ada: Account) -> None:
-    ada.put("notes", "k", 1)
-    refused = ada.http.get(ada.at("events"), headers={"accept": "text/event-stream"})
-    problem(refused, 406, "not_acceptable")
-
-
 # Taking in what another Roost exported
 
 

@@ -36,6 +36,8 @@ def test_a_worker_that_is_killed_leaves_the_others_at_work(tmp_path: Path) -> No
         psutil.Process(killed).kill()
         until(lambda: killed not in server.listening() and len(server.listening()) == 2, what="two listen again")
         assert other in server.listening()
+        files, allowed = psutil.Process(other).rlimit(psutil.RLIMIT_NOFILE)
+        assert files >= min(allowed, 20_000)
         shared = Path(psutil.Process(other).environ()["PROMETHEUS_MULTIPROC_DIR"])
         assert shared.is_dir()
         assert server.stop() == 0

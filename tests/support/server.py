@@ -187,9 +187,9 @@ class Server:
         """The process ids of the PostgreSQL processes that serve one connection each."""
         return [child.pid for child in psutil.Process(self.postmaster()).children() if "roost roost" in _title(child)]
 
-    def token(self, user: str) -> str:
+    def token(self, user: str, ttl_s: int = TOKEN_TTL_S) -> str:
         """A token that reaches one user's state."""
-        return self._issue("user", user)
+        return self._issue("user", user, ttl_s)
 
     def admin(self) -> str:
         """A token that reaches everything."""
@@ -215,8 +215,8 @@ class Server:
         verified = self.run("verify", "--data", str(self.data))
         assert verified.returncode == 0, verified.stdout + verified.stderr
 
-    def _issue(self, kind: Literal["user", "service", "admin"], name: str) -> str:
-        return Identity(SigningKey.load_or_create(self.data), app.clock).issue(kind, name, TOKEN_TTL_S)
+    def _issue(self, kind: Literal["user", "service", "admin"], name: str, ttl_s: int = TOKEN_TTL_S) -> str:
+        return Identity(SigningKey.load_or_create(self.data), app.clock).issue(kind, name, ttl_s)
 
     def _remember(self) -> None:
         """Take down everything that was started, while it still can be found."""

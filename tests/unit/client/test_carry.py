@@ -156,6 +156,30 @@ def test_calls_share_connections_up_to_the_limit() -> None:
     assert most <= 3
 
 
+def test_closing_lets_go_of_connections_in_use_too() -> None:
+    asked, closed, answer = threading.Event(), threading.Event(), threading.Event()
+
+    def handle(connection: socket.socket, number: int) -> None:
+        connection.recv(65536)
+        asked.set()
+        answer.wait(30)
+        connection.sendall(ANSWER)
+        if connection.recv(65536) == b"":
+            closed.set()
+
+    async def main(url: str) -> None:
+        client = Client(url)
+        call = asyncio.ensure_future(client.ready())
+        await asyncio.to_thread(asked.wait, 30)
+        await client.close()
+        answer.set()
+        await call
+        assert await asyncio.to_thread(closed.wait, 30)
+
+    with server(handle) as (url, _):
+        asyncio.run(main(url))
+
+
 def test_a_client_that_was_handed_in_is_used_and_left_open() -> None:
     asked = []
 

@@ -71,11 +71,6 @@ def test_a_cursor_outside_the_log_is_refused(server: Server, code: Code, status:
     assert server.get(f"{EVENTS}?after=6").refusal == (status, code.value)
 
 
-def test_a_stream_is_not_there_yet(server: Server) -> None:
-    assert server("GET", EVENTS, headers={"Accept": "text/event-stream"}).refusal == (406, "not_acceptable")
-    assert server("GET", EVENTS, headers={"Accept": "application/json, text/event-stream"}).status == 200
-
-
 def test_a_long_poll_waits_and_answers(server: Server) -> None:
     assert server.get(f"{EVENTS}?after=6&wait=2.5").json["events"] == [PUT]
     assert server.gate.asked == [("log", "ada", 6, 100, None, 2.5)]

@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from roost.core.errors import Code
 from roost.core.limits import Limits
 from roost.settings import Settings
 from roost.wire.contract import OPERATIONS
@@ -41,6 +42,32 @@ def test_every_reference_leads_somewhere(api: Any) -> None:
 def test_every_problem_is_told(api: Any) -> None:
     assert {code.value: status for code, (status, _) in PROBLEMS.items()} == {
         code: problem["status"] for code, problem in api["x-problems"].items()
+    }
+
+
+def test_every_code_is_told_where_it_can_happen(api: Any) -> None:
+    told = {
+        (operation["operationId"], status, code)
+        for item in api["paths"].values()
+        for operation in item.values()
+        for status, response in operation["responses"].items()
+        for code in re.findall("`([a-z_]+)`:", response["description"])
+    }
+    assert told == {
+        (operation.handler.__name__, str(PROBLEMS[code][0]), code.value)
+        for operation in OPERATIONS
+        for code in (*operation.errors, Code.INTERNAL, Code.INVALID_REQUEST)
+    } | {
+        (operation.handler.__name__, str(PROBLEMS[code][0]), code.value)
+        for operation in OPERATIONS
+        if not operation.public
+        for code in (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.INVALID_NAME, Code.UNAVAILABLE, Code.OVERLOADED)
+    }
+    # Nothing is limited in rate yet, there is one region, and what has no operation has no place in the document.
+    assert set(Code) - {Code(code) for _, _, code in told} == {
+        Code.RATE_LIMITED,
+        Code.HOME_CONFLICT,
+        Code.METHOD_NOT_ALLOWED,
     }
 
 
