@@ -32,6 +32,9 @@ _LOST = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
+    # The schema was migrated under a statement that was prepared before.
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
 )
 _FULL = (asyncpg.DiskFullError,)
 _GONE = (

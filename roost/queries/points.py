@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from roost.batcher import Batcher
-from roost.core.ports import DocumentRef, Engine, EngineUnavailable, Point
+from roost.core.ports import DocumentRef, Engine, EngineUnavailable, Point, TransactionLost
 from roost.settings import Settings
 
 _PAUSE_S = 0.05
@@ -34,7 +34,7 @@ class Points:
         while True:
             try:
                 return await self._engine.points(refs)
-            except EngineUnavailable:
+            except (EngineUnavailable, TransactionLost):
                 if loop.time() + _PAUSE_S >= deadline:
                     raise
             await asyncio.sleep(_PAUSE_S)

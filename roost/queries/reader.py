@@ -14,7 +14,17 @@ from typing import Any, TypeVar
 from roost.core.errors import Code, RoostError
 from roost.core.events import Head
 from roost.core.moment import Moment
-from roost.core.ports import DocumentRef, Engine, EngineUnavailable, History, Log, Page, Point, Snapshot
+from roost.core.ports import (
+    DocumentRef,
+    Engine,
+    EngineUnavailable,
+    History,
+    Log,
+    Page,
+    Point,
+    Snapshot,
+    TransactionLost,
+)
 from roost.queries.points import Points
 from roost.settings import Settings
 
@@ -128,7 +138,7 @@ class Reader:
     async def _insist(self, ask: Callable[[], Awaitable[Result]]) -> Result:
         async with self._admitted():
             while True:
-                with suppress(EngineUnavailable):
+                with suppress(EngineUnavailable, TransactionLost):
                     return await ask()
                 await asyncio.sleep(_PAUSE_S)
 

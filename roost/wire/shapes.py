@@ -137,16 +137,50 @@ class NewUser(Shape, frozen=True):
 Pointer = Annotated[str, Meta(extra_json_schema={"pattern": "^(/([^/~]|~[01])*)*$"})]
 
 
-class PatchOperation(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """An operation of a JSON Patch."""
+class PatchOperation(msgspec.Struct, frozen=True, tag_field="op"):
+    """An operation of a JSON Patch (RFC 6902); members that it does not have are ignored."""
 
-    op: Literal["add", "remove", "replace", "move", "copy", "test"]
     path: Pointer
-    from_: Annotated[Pointer, Meta(description="Of `move` and `copy`.")] | UnsetType = UNSET
-    value: Annotated[Any, Meta(description="Of `add`, `replace` and `test`.")] | UnsetType = UNSET
 
 
-JsonPatch = Annotated[list[PatchOperation], Meta(extra_json_schema={AT_MOST: "batch_ops_max"})]
+class AddOperation(PatchOperation, frozen=True, tag="add"):
+    """Put a value where there is none, or into an array."""
+
+    value: JsonValue
+
+
+class RemoveOperation(PatchOperation, frozen=True, tag="remove"):
+    """Take a value away."""
+
+
+class ReplaceOperation(PatchOperation, frozen=True, tag="replace"):
+    """Put a value in place of another."""
+
+    value: JsonValue
+
+
+class MoveOperation(PatchOperation, frozen=True, tag="move", rename={"from_": "from"}):
+    """Take a value away, and put it elsewhere."""
+
+    from_: Pointer
+
+
+class CopyOperation(PatchOperation, frozen=True, tag="copy", rename={"from_": "from"}):
+    """Put a value elsewhere too."""
+
+    from_: Pointer
+
+
+class TestOperation(PatchOperation, frozen=True, tag="test"):
+    """See that a value is this one."""
+
+    value: JsonValue
+
+
+JsonPatch = Annotated[
+    list[AddOperation | RemoveOperation | ReplaceOperation | MoveOperation | CopyOperation | TestOperation],
+    Meta(extra_json_schema={AT_MOST: "batch_ops_max"}),
+]
 
 
 IfVersion: TypeAlias = (

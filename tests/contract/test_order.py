@@ -67,6 +67,30 @@ def test_many_writers_of_one_new_user_make_one_log(store: Store) -> None:
     store.run(run())
 
 
+@pytest.mark.parametrize("is_new", [False, True])
+def test_whoever_comes_second_waits_and_sees_what_the_first_has_done(store: Store, is_new: bool) -> None:
+    other = store.another()
+
+    async def run() -> None:
+        if not is_new:
+            await write(store.engine, Write("ada", "notes", "k", b"0"))
+        async with store.engine.transaction() as tx:
+            heads, created = await tx.lock(["ada"], START)
+            second = asyncio.create_task(write(other, Write("ada", "notes", "k", b"2")))
+            for _ in range(20):  # as much as it takes for the second to get as far as it can
+                await other.positions()
+                await asyncio.sleep(0)
+            ref = DocumentRef("ada", "notes", "k")
+            documents = (await tx.load([ref], [], [])).documents.values()
+            event = Event(heads["ada"].seq + 1, "put", "notes", "k", b"1", START, "user:test")
+            await tx.append(appendix_of("ada", heads["ada"], [event], list(documents)), [])
+        await second
+        assert created == ({"ada"} if is_new else set())
+        assert [event.value for event in await log_of(store.engine, "ada")] == [b"0", b"1", b"2"][is_new:]
+
+    store.run(run())
+
+
 def test_of_writers_that_race_for_a_version_one_wins(store: Store) -> None:
     engines = nodes(store)
 
