@@ -53,7 +53,7 @@ def clock() -> datetime:
 def engine_of(settings: Settings) -> Engine:
     """The engine that the settings name. Its URL must be known: `roost serve` starts the embedded one first."""
     if settings.engine == "memory:":
-        return Memory()
+        return Memory(settings.limits)
     if settings.engine is None:
         msg = "the embedded engine has not been started"
         raise ValueError(msg)

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class Writer:
-    """Runs commands. `committed(user, seq, events)` is called once a log's growth is durable, with the events at hand."""
+    """Runs commands. `committed(user, seq, events)` is called once growth is durable, with the events at hand."""
 
     def __init__(
         self,

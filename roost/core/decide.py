@@ -137,6 +137,10 @@ def _change(log: OpenLog, draft: Draft, change: Change, at: datetime, rules: Rul
         except RoostError as refusal:
             if change.batch:
                 refusal.pointer = f"/ops/{index}"
+            if refusal.code is Code.VERSION_CONFLICT:
+                # All or none: what earlier ops of this change made of the document has never been.
+                stands = log.documents.get((op.collection, op.key))
+                refusal.current = None if stands is None or stands.value is None else stands
             raise
         kind: Kind = "put" if value is not None else "delete"
         event = Event(draft.seq + 1, kind, op.collection, op.key, value, at, change.actor, change.device)
@@ -178,9 +182,7 @@ def _value(op: Op, before: Document | None, log: OpenLog, draft: Draft, rules: R
         raise RoostError(Code.NOT_FOUND, "There is no such document.")
     if op.kind == "delete":
         return None
-    patched = patch.apply(_decoded(before), op.argument)
-    jsonvalue.check(patched, rules.limits)
-    return jsonvalue.encode_value(patched, rules.limits)
+    return jsonvalue.encode_value(patch.apply(_decoded(before), op.argument, rules.limits), rules.limits)
 
 
 def _decoded(document: Document) -> Any:

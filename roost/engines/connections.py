@@ -75,11 +75,18 @@ class Connections:
     """
 
     def __init__(self, url: str, *, size: int, timeout_s: float) -> None:
+        self._url = url
+        self._size = size
         self._timeout_s = timeout_s
-        self._pool: asyncpg.Pool = asyncpg.create_pool(
-            url,
+        self._pool: asyncpg.Pool | None = None
+
+    async def open(self) -> None:
+        """Get ready; connects to nothing yet."""
+        timeout_s = self._timeout_s
+        self._pool = asyncpg.create_pool(
+            self._url,
             min_size=0,
-            max_size=size,
+            max_size=self._size,
             timeout=timeout_s,
             command_timeout=timeout_s,
             # Roost leaves no state on a connection, so the usual reset between two uses would be a wasted round trip.
@@ -88,18 +95,19 @@ class Connections:
             server_settings={**PLANNER, "application_name": "roost"},
         )
 
-    async def open(self) -> None:
-        """Get ready; connects to nothing yet."""
         with translated():
             await self._pool
 
     async def close(self) -> None:
         """End every connection, at once."""
-        self._pool.terminate()
+        if self._pool is not None:
+            self._pool.terminate()
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Connection]:
         """A connection, for one statement or transaction at a time."""
+        if self._pool is None:
+            raise EngineUnavailable("The engine is not open.")
         with translated():
             async with self._pool.acquire(timeout=self._timeout_s) as connection:
                 yield connection

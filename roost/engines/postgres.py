@@ -32,6 +32,7 @@ from roost.core.ports import (
     Snapshot,
     SnapshotTooLarge,
     StoredAnswer,
+    TransactionLost,
 )
 from roost.engines import statements
 from roost.engines.connections import Connection, Connections, Record
@@ -76,9 +77,9 @@ def _event(row: Record) -> Event:
     return Event(seq, kind, collection, key, value, at, actor, device, mutation)
 
 
-def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """Rows as the arrays that `unnest` takes, one a column."""
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    """Rows, one at least, as the arrays that `unnest` takes, one a column."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def prefix_end(prefix: str) -> str | None:
@@ -98,17 +99,19 @@ class PostgresTransaction:
         self._connection = connection
 
     async def lock(self, users: list[str], at: datetime) -> tuple[dict[str, Head], set[str]]:
-        """Lock the heads; the ones that are missing are created first, then locked like the others."""
-        lanes = [lane_of(user) for user in users]
-        heads = {head.user: head for head in map(_head, await self._fetch("lock_heads", lanes, users))}
+        """Lock the heads; where some are missing, they are created first. The transaction's first statement."""
+        refs = [lane_of(user) for user in users], users
+        rows = await self._fetch("lock_heads", *refs)
         created: set[str] = set()
-        missing = [user for user in users if user not in heads]
-        if missing:
-            lanes = [lane_of(user) for user in missing]
-            created = {row[0] for row in await self._fetch("create_heads", lanes, missing, at)}
-            # Somebody else may have created one of them while this waited for it: all are locked as they are now.
-            heads |= {head.user: head for head in map(_head, await self._fetch("lock_heads", lanes, missing))}
-        return heads, created
+        if len(rows) < len(users):
+            # Creating one while others are locked could meet somebody who does the same in another order: what is
+            # locked is let go, and locked again in order once all are there.
+            await self._connection.execute(SQL["let_go"])
+            created = {row[0] for row in await self._fetch("create_heads", *refs, at)}
+            rows = await self._fetch("lock_heads", *refs)
+            if len(rows) < len(users):
+                raise TransactionLost
+        return {head.user: head for head in map(_head, rows)}, created
 
     async def load(self, documents: list[DocumentRef], answers: list[AnswerRef], events: list[EventRef]) -> Loaded:
         """Load what the commands name."""
@@ -126,32 +129,42 @@ class PostgresTransaction:
         return loaded
 
     async def append(self, appendix: Appendix, abandoned: list[str]) -> None:
-        """Write heads, documents and answers, then lock the lanes and write the events at their positions."""
+        """Write answers, heads and documents, and the events at the next positions of their lanes."""
         if abandoned:
             await self._fetch("drop_heads", [lane_of(user) for user in abandoned], abandoned)
         if appendix.answers:
             rows = ((lane_of(a.ref.user), *a.ref, a.fingerprint, a.answer, a.at) for a in appendix.answers)
-            await self._fetch("append_answers", *_columns(rows, 6))
+            await self._fetch("append_answers", *_columns(rows))
         if not appendix.events:
             return
-        heads = (
+        heads = [
             (lane_of(h.user), h.user, h.seq, h.updated_at, msgspec.json.encode(h.counts).decode())
             for h in appendix.heads
-        )
-        documents = (
-            (lane_of(user), user, d.collection, d.key, d.version, d.value, d.updated_at)
-            for user, d in appendix.documents
-        )
-        await self._fetch("append_state", *_columns(heads, 5), *_columns(documents, 7))
-        lanes = [lane_of(user) for user, _ in appendix.events]
-        positions = dict(await self._fetch("lock_lanes", sorted(set(lanes))))
+        ]
+        versions = {(user, d.version) for user, d in appendix.documents}
+        steps: dict[int, int] = {}
         events = []
-        for lane, (user, e) in zip(lanes, appendix.events, strict=True):
-            positions[lane] = pos = positions[lane] + 1
-            events.append(
-                (lane, user, e.seq, pos, e.kind, e.collection, e.key, e.value, e.actor, e.device, e.mutation, e.at)
+        for user, e in appendix.events:
+            lane = lane_of(user)
+            steps[lane] = step = steps.get(lane, 0) + 1
+            last = (user, e.seq) in versions
+            row = (
+                lane,
+                user,
+                e.seq,
+                step,
+                last,
+                e.kind,
+                e.collection,
+                e.key,
+                e.value,
+                e.actor,
+                e.device,
+                e.mutation,
+                e.at,
             )
-        await self._fetch("append_events", list(positions), list(positions.values()), *_columns(events, 12))
+            events.append(row)
+        await self._fetch("append", *_columns(heads), *_columns(events), list(steps), list(steps.values()))
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[Record]:
         rows: list[Record] = await self._connection.fetch(SQL[statement], *arguments)
@@ -159,7 +172,7 @@ class PostgresTransaction:
 
 
 def _refs(refs: list[Any]) -> list[list[Any]]:
-    return [[lane_of(ref[0]) for ref in refs], *_columns(refs, 0)]
+    return [[lane_of(ref[0]) for ref in refs], *_columns(refs)]
 
 
 class Postgres:
@@ -200,6 +213,8 @@ class Postgres:
 
     async def points(self, refs: list[DocumentRef]) -> list[Point]:
         """Many point reads in one query."""
+        if not refs:
+            return []
         points = [Point(None, None)] * len(refs)
         for nr, seq, version, value, updated_at in await self._readers.fetch(SQL["points"], *_refs(refs)):
             ref = refs[nr - 1]

@@ -25,6 +25,7 @@ class Follower:
         self._news = asyncio.Event()
         self._seq = 0
         self._events: dict[int, Event] = {}
+        self._doubted = False
         self.released = False
 
     def publish(self, seq: int, events: Sequence[Event]) -> None:
@@ -36,19 +37,25 @@ class Follower:
             self._events.update((event.seq, event) for event in events)
         self._news.set()
 
+    def doubt(self) -> None:
+        """The log may have grown, unseen."""
+        self._doubted = True
+        self._news.set()
+
     def release(self) -> None:
         """Wait no longer, whatever the log."""
         self.released = True
         self._news.set()
 
     async def wait(self, seen: int, timeout_s: float | None) -> bool:
-        """Whether the log is known to be past `seen`, waiting at most `timeout_s` (None: for ever) for it."""
+        """Whether the log is past `seen`, or may be; waits at most `timeout_s` (None: for ever) for it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._seq <= seen and not self.released:
+                while self._seq <= seen and not self._doubted and not self.released:
                     self._news.clear()
                     await self._news.wait()
-        return self._seq > seen
+        doubted, self._doubted = self._doubted, False
+        return self._seq > seen or doubted
 
     def take(self, after: int) -> list[Event]:
         """The events that follow `after` without a hole, as far as they are at hand; they are then forgotten."""
@@ -79,6 +86,12 @@ class Hub:
         """Tell those who follow this user's log that it stands at `seq`, and by which events it got there."""
         for follower in self._followers.get(user, ()):
             follower.publish(seq, events)
+
+    def doubt(self) -> None:
+        """Make everybody read their log again: news may have been lost."""
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.doubt()
 
     def drain(self) -> None:
         """Let everybody go, now and from now on: this node is about to stop."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from roost.core.ports import Engine, EngineUnavailable, LaneEvent
+from roost.core.ports import Engine, EngineUnavailable, LaneEvent, TransactionLost
 from roost.feed.hub import Hub
 
 PAGE_EVENTS = 1_000
@@ -57,17 +57,26 @@ async def watch(engine: Engine, hub: Hub, interval_s: float) -> None:
     away = False
     while True:
         try:
-            if tail is None or not hub.following:
+            if tail is None:
                 tail = Tail(engine, await engine.positions())
-            else:
+                # Whoever came before may have read a log that has grown since, up to where the tail begins.
+                hub.doubt()
+            elif hub.following:
                 async for _, _, user, event in tail.advance():
                     hub.publish(user, event.seq, (event,))
+            else:
+                positions = await engine.positions()
+                if not hub.following:  # else somebody came meanwhile: the same goes for them
+                    tail = Tail(engine, positions)
             away = False
-        except EngineUnavailable:
+        except (EngineUnavailable, TransactionLost):
             if not away:  # once, however long it lasts: what keeps the engine away may be a full disk
                 log.warning("the feed waits for the engine")
             away = True
         except Gap:
             log.exception("the feed has a gap")
+            tail = None
+        except Exception:
+            log.exception("the feed failed")
             tail = None
         await asyncio.sleep(interval_s)

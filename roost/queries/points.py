@@ -34,7 +34,7 @@ class Points:
         while True:
             try:
                 return await self._engine.points(refs)
-            except (EngineUnavailable, TransactionLost):
+            except (EngineUnavailable, TransactionLost) as error:
                 if loop.time() + _PAUSE_S >= deadline:
-                    raise
+                    raise EngineUnavailable("The engine does not answer.") from error
             await asyncio.sleep(_PAUSE_S)

@@ -14,7 +14,7 @@ from roost.wire import decoding, shapes, sse
 from roost.wire.answer import JSON, PRIVATE, Answer, event_shape, seq_header
 from roost.wire.documents import page_size, stored_value
 from roost.wire.operations import LAST_EVENT_ID, SEQ, Body, Operation, Reply
-from roost.wire.request import Request
+from roost.wire.request import Request, whole_number
 
 _encode = msgspec.json.Encoder().encode
 
@@ -23,14 +23,14 @@ async def get_events(request: Request) -> Answer:
     """A piece of the log; with `wait`, an empty one is held until there is an event."""
     query: shapes.LogQuery = request.query
     user = request.user
+    last = request.header(b"last-event-id")
+    after = query.after if last is None else whole_number("Last-Event-ID", last)
     collections = None
     if query.collections is not UNSET:
         collections = sorted({check_collection(name) for name in query.collections.split(",")})
     if sse.wanted(request):
-        return await sse.answer(request, query, collections)
-    work = request.context.gate.log(
-        request.principal, user, query.after, page_size(request), collections, float(query.wait)
-    )
+        return await sse.answer(request, after, collections)
+    work = request.context.gate.log(request.principal, user, after, page_size(request), collections, float(query.wait))
     log = await (request.unless_gone(work) if query.wait else work)
     body = _encode(shapes.Log([event_shape(event) for event in log.events], log.reached, log.head.floor))
     return Answer(200, [JSON, seq_header(log.head.seq), PRIVATE], body)

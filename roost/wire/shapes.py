@@ -133,8 +133,7 @@ class NewUser(Shape, frozen=True):
     home: str | UnsetType = UNSET
 
 
-# Told here, and checked by the patch itself, which also says which operation it is.
-Pointer = Annotated[str, Meta(extra_json_schema={"pattern": "^(/([^/~]|~[01])*)*$"})]
+Pointer = Annotated[str, Meta(pattern="^(/([^/~]|~[01])*)*$", description="A JSON Pointer (RFC 6901).")]
 
 
 class PatchOperation(msgspec.Struct, frozen=True, tag_field="op"):

@@ -13,9 +13,8 @@ from contextlib import aclosing
 
 from roost.authz.gate import Stretch
 from roost.core.errors import Code, RoostError
-from roost.wire import shapes
 from roost.wire.answer import NO_STORE, Answer, Header, encode_event, seq_header
-from roost.wire.request import Request, whole_number
+from roost.wire.request import Request
 
 MEDIA_TYPE = "text/event-stream"
 # A reverse proxy that buffers would keep events back (nginx knows the header).
@@ -32,10 +31,8 @@ def wanted(request: Request) -> bool:
     return any(part.partition(";")[0].strip().lower() == MEDIA_TYPE for part in accepted)
 
 
-async def answer(request: Request, query: shapes.LogQuery, collections: list[str] | None) -> Answer:
-    """The stream of a user's log from `Last-Event-ID`, or else `after`. Raises what `Gate.follow` raises."""
-    last = request.header(b"last-event-id")
-    after = query.after if last is None else whole_number("Last-Event-ID", last)
+async def answer(request: Request, after: int, collections: list[str] | None) -> Answer:
+    """The stream of a user's log after a cursor. Raises what `Gate.follow` raises."""
     context = request.context
     stretches = context.gate.follow(request.principal, request.user, after, collections)
     # The first stretch is read before the answer begins, so that a refusal is one.

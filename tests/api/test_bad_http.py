@@ -262,8 +262,10 @@ def test_a_client_that_asked_is_refused_without_its_body(server: Server, ada: Ac
 def test_an_upgrade_that_is_not_offered_is_ignored_or_refused(server: Server, ada: Account) -> None:
     upgrades = [
         b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
-        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        (
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        ),
     ]
     for upgrade in upgrades:
         answer = raw(server, b"GET /healthz HTTP/1.1\r\nHost: roost\r\n" + upgrade + b"\r\n")

@@ -266,8 +266,8 @@ MALFORMED: list[tuple[Any, str]] = [
     ([{"op": "none", "path": ""}], "/0/op"),
     ([{"op": "add", "path": 1, "value": 1}], "/0/path"),
     ([{"op": "add", "path": "/a"}], "/0"),
-    ([{"op": "test", "path": "", "value": {"a": 1}}, {"op": "add", "path": "a", "value": 1}], "/1"),
-    ([{"op": "remove", "path": "/~2"}], "/0"),
+    ([{"op": "test", "path": "", "value": {"a": 1}}, {"op": "add", "path": "a", "value": 1}], "/1/path"),
+    ([{"op": "remove", "path": "/~2"}], "/0/path"),
     ([{"op": "move", "path": "/b"}], "/0"),
 ]
 

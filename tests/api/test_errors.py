@@ -24,8 +24,8 @@ SECRET = "correct horse battery staple"
 @pytest.fixture(scope="module")
 def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with little room and little patience."""
-    settings = {"engine_timeout_s": "1", "queue_commands_max": "4", "pages_max": "2", "waiters_max": "1"}
-    with Server(tmp_path_factory.mktemp("frail") / "data", **settings) as server:
+    data = tmp_path_factory.mktemp("frail") / "data"
+    with Server(data, engine_timeout_s="1", queue_commands_max="4", pages_max="2", waiters_max="1") as server:
         yield server
 
 
@@ -56,8 +56,8 @@ def test_what_is_not_served_is_not_found(ada: Account, method: str, path: str) -
 
 def test_another_method_is_told_which_there_are(ada: Account) -> None:
     paths = httpx.get(f"{ada.server.url}/openapi.json", verify=False).json()["paths"]
-    for path, methods in paths.items():
-        path = path.replace("{user}", ada.user).replace("{collection}", "notes").replace("{key}", "k")
+    for template, methods in paths.items():
+        path = template.replace("{user}", ada.user).replace("{collection}", "notes").replace("{key}", "k")
         there = {method.upper() for method in methods}
         allowed = there | {"OPTIONS"} | ({"HEAD"} if "GET" in there else set())
         for method in {"GET", "PUT", "POST", "PATCH", "DELETE", "TRACE", "PROPFIND"} - allowed:
@@ -80,7 +80,7 @@ def test_codes_and_statuses_are_those_of_the_contract(server: Server) -> None:
     told = httpx.get(f"{server.url}/openapi.json", verify=False).json()["x-problems"]
     statuses = {
         "invalid_request": 400, "invalid_name": 400, "invalid_json": 400, "unauthenticated": 401, "forbidden": 403,
-        "not_found": 404, "method_not_allowed": 405, "not_acceptable": 406, "patch_failed": 409, "cursor_ahead": 409,
+        "not_found": 404, "method_not_allowed": 405, "patch_failed": 409, "cursor_ahead": 409,
         "home_conflict": 409, "log_conflict": 409, "cursor_compacted": 410, "version_conflict": 412,
         "too_large": 413, "unsupported_media_type": 415, "idempotency_key_reused": 422, "limit_reached": 422,
         "precondition_required": 428, "rate_limited": 429, "internal": 500, "unavailable": 503, "overloaded": 503,
@@ -127,7 +127,7 @@ def test_an_engine_that_does_not_answer_is_unavailable_and_one_may_try_again(bob
         lambda: bob.put("notes", "k", SECRET),
         lambda: bob.get("notes", "k"),
         lambda: bob.page("notes"),
-        lambda: bob.events(),
+        bob.events,
     ]
     with stopped(bob.server), ThreadPoolExecutor(len(ways)) as pool:
         for answer in pool.map(lambda way: way(), ways):

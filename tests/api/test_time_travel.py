@@ -184,8 +184,8 @@ def test_history_before_a_version(past: Account) -> None:
     for before, first in ((2**53, 9), (9, 7), (8, 7), (2, 1)):
         assert past.history("notes", "k", before=before).json()["items"][0]["version"] == first
     assert past.history("notes", "k", before=1).json() == {"items": [], "next": None}
-    for before in ("0", "-1", "x", ""):
-        problem(past.history("notes", "k", before=before), 400, "invalid_request")
+    for bad in ("0", "-1", "x", ""):
+        problem(past.history("notes", "k", before=bad), 400, "invalid_request")
 
 
 def test_a_deleted_document_has_a_history_and_one_that_never_was_has_none(ada: Account) -> None:

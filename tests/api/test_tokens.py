@@ -206,6 +206,8 @@ def test_a_token_of_our_own_making_is_taken(ada: Account, key: Key) -> None:
     assert ada.http.get(ada.at(), headers={"authorization": f"Bearer {made}"}).status_code == 200
 
 
+STRANGER = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
+STRANGER_PUBLIC = STRANGER.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 FORGERIES: dict[str, Callable[[Key, dict[str, Any]], str]] = {
     "none": lambda key, told: token({"alg": "none", "kid": key.kid}, told, lambda _: b""),
     "None": lambda key, told: token({"alg": "None", "kid": key.kid}, told, lambda _: b""),
@@ -240,8 +242,6 @@ FORGERIES: dict[str, Callable[[Key, dict[str, Any]], str]] = {
     "JWE": lambda key, told: "e30.e30.e30.e30.e30",
     "JSON": lambda key, told: json.dumps({"payload": encoded(told), "signature": "x", "protected": "e30"}),
 }
-STRANGER = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
-STRANGER_PUBLIC = STRANGER.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def mac(secret: bytes) -> Callable[[bytes], bytes]:

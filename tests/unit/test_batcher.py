@@ -125,3 +125,25 @@ def test_everyone_gets_their_own_answer(items: list[int], runners: int, batch_ma
         await group.close()
 
     asyncio.run(go())
+
+
+def test_nobody_waits_longer_than_the_time_set() -> None:
+    """Neither in a batch that does not come back, nor behind it; who waits behind it is dropped."""
+
+    async def go() -> None:
+        run = Doubler()
+        run.gate.clear()
+        group = Batcher(run, runners=1, batch_max=2, queue_max=8, timeout_s=0.05)
+        results = await asyncio.gather(*map(group.submit, range(5)), return_exceptions=True)
+        assert [result.code for result in results if isinstance(result, RoostError)] == [Code.UNAVAILABLE] * 5
+        # Who comes later has a time of their own, though nothing has moved since.
+        with pytest.raises(RoostError):
+            await group.submit(5)
+        last = asyncio.ensure_future(group.submit(6))
+        await settle()
+        run.gate.set()
+        assert await last == 12
+        await group.close()
+        assert run.batches == [[0, 1], [6]]
+
+    asyncio.run(go())

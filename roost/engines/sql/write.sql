@@ -1,4 +1,4 @@
--- The write side: one transaction runs lock_heads, create_heads (new users), load_*, then append_*.
+-- The write side: one transaction runs lock_heads, create_heads (new users), load_*, append_answers, append.
 -- Locks are taken in the same order by everyone: users by (lane, user_id), then lanes.
 
 -- name: lock_heads
@@ -15,6 +15,9 @@ FROM unnest($1::integer[], $2::text[]) AS q (lane, user_id)
 ORDER BY q.lane, q.user_id COLLATE "C"
 ON CONFLICT (lane, user_id) DO NOTHING
 RETURNING user_id;
+
+-- name: let_go
+ROLLBACK AND CHAIN;
 
 -- name: drop_heads
 DELETE FROM roost.users u
@@ -37,43 +40,50 @@ SELECT e.user_id, e.seq, e.kind, e.collection, e.key, e.value, e.at, e.actor, e.
 FROM unnest($1::integer[], $2::text[], $3::bigint[]) AS q (lane, user_id, seq)
 JOIN roost.events e ON e.lane = q.lane AND e.user_id = q.user_id AND e.seq = q.seq;
 
--- name: append_state
-WITH heads AS (
-    UPDATE roost.users u
-    SET seq = q.seq, updated_at = q.updated_at, counts = q.counts::jsonb
-    FROM unnest($1::integer[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[])
-        AS q (lane, user_id, seq, updated_at, counts)
-    WHERE u.lane = q.lane AND u.user_id = q.user_id
-)
-INSERT INTO roost.documents (lane, user_id, collection, key, version, value, updated_at)
-SELECT *
-FROM unnest($6::integer[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bytea[], $12::timestamptz[])
-ON CONFLICT (lane, user_id, collection, key)
-DO UPDATE SET version = excluded.version, value = excluded.value, updated_at = excluded.updated_at;
-
 -- name: append_answers
 INSERT INTO roost.answers (lane, user_id, key, fingerprint, answer, at)
 SELECT * FROM unnest($1::integer[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::timestamptz[])
 ON CONFLICT (lane, user_id, key)
 DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer, at = excluded.at;
 
--- name: lock_lanes
-SELECT lane, pos FROM roost.lanes WHERE lane = ANY ($1::integer[]) ORDER BY lane FOR UPDATE;
-
--- name: append_events
-WITH advanced AS (
+-- name: append
+-- Heads, documents, lanes and events in one round trip. `step` is an event's place among the new ones of its lane;
+-- `last` tells the events that are the last of their documents.
+WITH appended AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        $6::integer[], $7::text[], $8::bigint[], $9::integer[], $10::boolean[], $11::text[], $12::text[], $13::text[],
+        $14::bytea[], $15::text[], $16::text[], $17::bigint[], $18::timestamptz[]
+    ) AS a (lane, user_id, seq, step, last, kind, collection, key, value, actor, device, mutation, at)
+),
+heads AS (
+    UPDATE roost.users u
+    SET seq = q.seq, updated_at = q.updated_at, counts = q.counts::jsonb
+    FROM unnest($1::integer[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[])
+        AS q (lane, user_id, seq, updated_at, counts)
+    WHERE u.lane = q.lane AND u.user_id = q.user_id
+),
+documents AS (
+    INSERT INTO roost.documents (lane, user_id, collection, key, version, value, updated_at)
+    SELECT lane, user_id, collection, key, seq, value, at FROM appended WHERE last
+    ON CONFLICT (lane, user_id, collection, key)
+    DO UPDATE SET version = excluded.version, value = excluded.value, updated_at = excluded.updated_at
+),
+locked AS MATERIALIZED (
+    SELECT lane, pos FROM roost.lanes WHERE lane = ANY ($19::integer[]) ORDER BY lane FOR UPDATE
+),
+advanced AS (
     UPDATE roost.lanes l
-    SET pos = q.pos
-    FROM unnest($1::integer[], $2::bigint[]) AS q (lane, pos)
-    WHERE l.lane = q.lane
+    SET pos = k.pos + q.steps
+    FROM locked k
+    JOIN unnest($19::integer[], $20::integer[]) AS q (lane, steps) ON q.lane = k.lane
+    WHERE l.lane = k.lane
 )
 INSERT INTO roost.events
     (lane, user_id, seq, pos, kind, collection, key, value, actor, device, mutation, at)
-SELECT *
-FROM unnest(
-    $3::integer[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::bytea[],
-    $11::text[], $12::text[], $13::bigint[], $14::timestamptz[]
-);
+SELECT a.lane, a.user_id, a.seq, k.pos + a.step, a.kind, a.collection, a.key, a.value, a.actor, a.device, a.mutation, a.at
+FROM appended a
+JOIN locked k ON k.lane = a.lane;
 
 -- name: forget_answers
 DELETE FROM roost.answers a

@@ -69,10 +69,11 @@ def claims(clock: Clock, **changed: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["user", "service", "admin"])
-def test_a_token_names_its_bearer(identity: Identity, kind: Any) -> None:
+def test_a_token_names_its_bearer_and_its_end(identity: Identity, clock: Clock, kind: Any) -> None:
     token = identity.issue(kind, "ada", 60)
-    assert identity.authenticate(token) == Principal(kind, "ada")
-    assert identity.authenticate(token) == Principal(kind, "ada")
+    bearer = Principal(kind, "ada", int(clock.now.timestamp()) + 60)
+    assert identity.authenticate(token) == bearer
+    assert identity.authenticate(token) == bearer
 
 
 def test_a_bad_name_gets_no_token(identity: Identity) -> None:
