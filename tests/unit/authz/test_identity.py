@@ -1,3 +1,5 @@
+"""Tokens: what is issued is recognised, and nothing else is."""
+
 from __future__ import annotations
 
 import base64

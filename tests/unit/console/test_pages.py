@@ -1,3 +1,5 @@
+"""The pages: whole in themselves, and true to the document that they show."""
+
 from __future__ import annotations
 
 import re

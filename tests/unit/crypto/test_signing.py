@@ -1,3 +1,5 @@
+"""The signing key: made once, kept close, and refused where others could read it."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The HTTP door with a gate that does as it is told."""
+
 from __future__ import annotations
 
 from pathlib import Path

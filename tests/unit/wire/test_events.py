@@ -1,3 +1,5 @@
+"""Events over HTTP: polls, long polls, imported logs."""
+
 from __future__ import annotations
 
 import asyncio

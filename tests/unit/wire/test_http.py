@@ -1,3 +1,5 @@
+"""What is true of every request, whatever its route."""
+
 from __future__ import annotations
 
 import asyncio

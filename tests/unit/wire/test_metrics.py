@@ -1,3 +1,5 @@
+"""Metrics: routes, never paths, from one worker and from several."""
+
 from __future__ import annotations
 
 import os

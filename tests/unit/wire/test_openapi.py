@@ -1,3 +1,5 @@
+"""The OpenAPI document tells what the route table and the shapes say."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""Users over HTTP."""
+
 from __future__ import annotations
 
 from typing import Any
