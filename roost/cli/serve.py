@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -169,6 +171,14 @@ def _issue(settings: Settings, kind: Literal["user", "service", "admin"], name: 
         raise CannotStart(str(error)) from error
 
 
+def _program() -> str:
+    """How this program is called from here: by its name where a shell finds it, else by its path."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return "python -m roost"
+    return called.name if shutil.which(called.name) else shlex.quote(os.path.relpath(called))
+
+
 def _welcome(node: Node) -> None:
     """Say where the server is and how to talk to it; plain where nobody watches."""
     with suppress(BrokenPipeError):
@@ -187,7 +197,7 @@ def _print_welcome(node: Node) -> None:
     show("Roost serves at ", Text(node.url, "bold green"))
     show("  data directory  ", Text(str(node.settings.data), "bold"), " (new)" if node.fresh else "")
     show("  API             ", Text(f"{node.url}/docs"))
-    show("  admin token     ", Text(f"roost token --admin --data {data}"))
+    show("  admin token     ", Text(f"{_program()} token --admin --data {data}"))
     show("  stop            Ctrl-C\n")
     show("Write a document as the user ada, then read it:\n")
     show(Text(f"curl -X PUT {document} {bearer} -H 'Content-Type: application/json' -d '{{\"theme\": \"dark\"}}'\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 import msgspec
@@ -74,6 +75,7 @@ async def patch_document(request: Request) -> Answer:
         op = Op("merge", ref.collection, ref.key, patch, request.condition)
     else:
         decoding.convert(patch, shapes.JsonPatch)
+        _check_length(patch, request.context.limits, "")
         op = Op("patch", ref.collection, ref.key, patch, request.condition)
     return await _write(request, op, ref, body)
 
@@ -206,9 +208,17 @@ def _op(op: shapes.PutOp | shapes.MergeOp | shapes.PatchOp | shapes.DeleteOp, li
         case shapes.MergeOp():
             return Op("merge", op.collection, op.key, op.patch, condition)
         case shapes.PatchOp():
+            _check_length(op.patch, limits, f"{pointer}/patch")
             return Op("patch", op.collection, op.key, msgspec.to_builtins(op.patch), condition)
         case shapes.DeleteOp():
             return Op("delete", op.collection, op.key, None, condition)
+
+
+def _check_length(patch: Sized, limits: Limits, pointer: str) -> None:
+    """Refuse a JSON Patch of too many operations, before anything is asked of the state."""
+    if len(patch) > limits.batch_ops_max:
+        detail = f"A JSON Patch has at most {limits.batch_ops_max} operations."
+        raise RoostError(Code.TOO_LARGE, detail, pointer=pointer)
 
 
 async def _write(request: Request, op: Op, ref: DocumentRef, body: bytes) -> Answer:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api import JSON, JSON_PATCH, MERGE_PATCH, Account, problem
+from tests.support.api import JSON, JSON_PATCH, MERGE_PATCH, Account, patch_op, problem
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 
@@ -112,8 +112,9 @@ def test_many_small_things_are_no_trouble(ada: Account) -> None:
     assert ada.merge("notes", "members", dict.fromkeys(members)).json() == {}
     operations: list[dict[str, Any]] = [{"op": "add", "path": "/0", "value": number} for number in range(500)]
     assert ada.patch("notes", "elements", operations).status_code == 200
-    refused = ada.patch("notes", "elements", [*operations, operations[0]])
-    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    too_many = [*operations, operations[0]]
+    problem(ada.patch("notes", "elements", too_many, if_match='"1"'), 413, "too_large", "")
+    problem(ada.batch(patch_op("notes", "elements", too_many, if_version=1)), 413, "too_large", "/ops/0/patch")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, identity", "x", "identity, gzip"])
