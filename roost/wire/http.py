@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from random import getrandbits
+from itertools import count
+from secrets import token_hex
 from time import perf_counter
 
 import structlog
@@ -30,6 +31,9 @@ from roost.wire.operations import Operation
 from roost.wire.request import ClientGone, Context, Request
 
 _CLIENT_GONE = 499
+# A request's id: 64 random bits for the process, then its number there.
+_PROCESS = token_hex(8)
+_numbers = count()
 _USERS = ["v1", "users"]
 _DOCUMENT_SEGMENTS = DOCUMENT.count("/")
 _WITHOUT_BODY = frozenset({204, 304})
@@ -48,7 +52,7 @@ def build(
 ) -> ASGIApp:
     """The ASGI application of the whole contract.
 
-    `pages` are HTML pages (path, body) that are served as they are, to anybody. `clock` dates request ids.
+    `pages` are HTML pages (path, body) that are served as they are, to anybody. `clock` tells when tokens end.
     """
     context = Context(gate, identity, settings, settings.limits, clock)
     document = openapi.generate(OPERATIONS, settings.limits)
@@ -57,10 +61,10 @@ def build(
     operations: dict[str, list[Operation]] = {}
     for operation in (*OPERATIONS, *(_fixed(path, media_type, body) for path, media_type, body in fixed)):
         operations.setdefault(operation.path, []).append(operation)
-    endpoints = {path: Endpoint(context, clock, path, offered) for path, offered in operations.items()}
+    endpoints = {path: Endpoint(context, path, offered) for path, offered in operations.items()}
     document_endpoint = endpoints[DOCUMENT]
     routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
-    router = Router(routes, redirect_slashes=False, default=Endpoint(context, clock, UNKNOWN_ROUTE, []))
+    router = Router(routes, redirect_slashes=False, default=Endpoint(context, UNKNOWN_ROUTE, []))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,11 +86,8 @@ def build(
 class Endpoint:
     """One path with all of its methods, or, without operations, everything that is not served."""
 
-    def __init__(
-        self, context: Context, clock: Callable[[], datetime], path: str, operations: Sequence[Operation]
-    ) -> None:
+    def __init__(self, context: Context, path: str, operations: Sequence[Operation]) -> None:
         self._context = context
-        self._clock = clock
         self._path = path
         self._operations = {operation.method: operation for operation in operations}
         if "GET" in self._operations:
@@ -100,7 +101,7 @@ class Endpoint:
         """An ASGI application."""
         started = perf_counter()
         method = scope["method"]
-        request = Request(scope, receive, self._context, _request_id(self._clock))
+        request = Request(scope, receive, self._context, _PROCESS + format(next(_numbers), "010x"))
         answer = await self._answer(request, method)
         if answer.chunks is None:
             await _send(answer, request.id, send, with_body=method != "HEAD")
@@ -188,11 +189,6 @@ def _complete(answer: Answer, request_id: str) -> list[Header]:
     headers.append((b"roost-request-id", request_id.encode()))
     headers.append(_NOSNIFF)
     return headers
-
-
-def _request_id(clock: Callable[[], datetime]) -> str:
-    """An id that sorts by time: milliseconds since 1970, then 64 random bits."""
-    return f"{int(clock().timestamp() * 1000):011x}{getrandbits(64):016x}"  # unique, not secret
 
 
 def _fixed(path: str, media_type: bytes, body: bytes) -> Operation:
