@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Conflict policies by collection, where they differ from the default."""
     log_level: str = "info"
 
-    writers: int = 2
+    writers: int = 1
     """Group-commit writers a worker; each owns a share of the lanes and one connection."""
     readers: int = 2
     """Connections a worker for batched point reads."""

@@ -97,6 +97,7 @@ class PostgresTransaction:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._locked: dict[str, Head] = {}
 
     async def lock(self, users: list[str], at: datetime) -> tuple[dict[str, Head], set[str]]:
         """Lock the heads; where some are missing, they are created first. The transaction's first statement."""
@@ -111,7 +112,8 @@ class PostgresTransaction:
             rows = await self._fetch("lock_heads", *refs)
             if len(rows) < len(users):
                 raise TransactionLost
-        return {head.user: head for head in map(_head, rows)}, created
+        self._locked = {head.user: head for head in map(_head, rows)}
+        return self._locked, created
 
     async def load(self, documents: list[DocumentRef], answers: list[AnswerRef], events: list[EventRef]) -> Loaded:
         """Load what the commands name."""
@@ -137,10 +139,7 @@ class PostgresTransaction:
             await self._fetch("append_answers", *_columns(rows))
         if not appendix.events:
             return
-        heads = [
-            (lane_of(h.user), h.user, h.seq, h.updated_at, msgspec.json.encode(h.counts).decode())
-            for h in appendix.heads
-        ]
+        heads = [(lane_of(h.user), h.user, h.seq, h.updated_at, self._new_counts(h)) for h in appendix.heads]
         versions = {(user, d.version) for user, d in appendix.documents}
         steps: dict[int, int] = {}
         events = []
@@ -165,6 +164,12 @@ class PostgresTransaction:
             )
             events.append(row)
         await self._fetch("append", *_columns(heads), *_columns(events), list(steps), list(steps.values()))
+
+    def _new_counts(self, head: Head) -> str | None:
+        """The counts to write; None where they are what they were, as for most writes."""
+        if head.counts == self._locked[head.user].counts:
+            return None
+        return msgspec.json.encode(head.counts).decode()
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[Record]:
         rows: list[Record] = await self._connection.fetch(SQL[statement], *arguments)

@@ -142,7 +142,7 @@ def version_of(response: httpx.Response) -> int:
 
 
 def true_of_every_answer(response: httpx.Response) -> None:
-    assert re.fullmatch(r"[0-9a-f]{27}", response.headers["roost-request-id"])
+    assert re.fullmatch(r"[0-9a-f]{20,40}", response.headers["roost-request-id"])
     assert response.status_code < 500 or response.status_code == 503, response.read()
     assert response.headers["x-content-type-options"] == "nosniff"
 
@@ -185,7 +185,7 @@ class Raw(NamedTuple):
 def raw(server: Server, request: bytes, *, half_close: bool = False, patience_s: float = 20.0) -> Raw:
     """Send bytes as they are, and read the first final answer."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=patience_s) as connection:
-        with suppress(ConnectionError):  # it may have heard enough, and its answer is still there
+        with suppress(OSError):  # it may have heard enough, and its answer is still there
             connection.sendall(request)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)

@@ -37,6 +37,7 @@ from roost.engines.embedded.postmaster import (
     trace,
     until,
 )
+from roost.engines.embedded.resources import shared_buffers
 
 ROLE = DATABASE = "roost"
 PORT = 5432
@@ -70,7 +71,7 @@ FIXED = {"listen_addresses": "", "fsync": "on", "full_page_writes": "on", "resta
 # What may be tuned with ALTER SYSTEM.
 TUNABLE = {
     "max_connections": "100",
-    "shared_buffers": "128MB",
+    "shared_buffers": shared_buffers(),
     "synchronous_commit": "on",
     # Checkpoints are rare, so few commits carry whole pages; recovery still takes seconds.
     "max_wal_size": "2GB",

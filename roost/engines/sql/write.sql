@@ -48,7 +48,7 @@ DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer, at =
 
 -- name: append
 -- Heads, documents, lanes and events in one round trip. `step` is an event's place among the new ones of its lane;
--- `last` tells the events that are the last of their documents.
+-- `last` tells the events that are the last of their documents. Counts are NULL where they stay as they are.
 WITH appended AS MATERIALIZED (
     SELECT *
     FROM unnest(
@@ -58,7 +58,7 @@ WITH appended AS MATERIALIZED (
 ),
 heads AS (
     UPDATE roost.users u
-    SET seq = q.seq, updated_at = q.updated_at, counts = q.counts::jsonb
+    SET seq = q.seq, updated_at = q.updated_at, counts = coalesce(q.counts::jsonb, u.counts)
     FROM unnest($1::integer[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[])
         AS q (lane, user_id, seq, updated_at, counts)
     WHERE u.lane = q.lane AND u.user_id = q.user_id
@@ -81,7 +81,8 @@ advanced AS (
 )
 INSERT INTO roost.events
     (lane, user_id, seq, pos, kind, collection, key, value, actor, device, mutation, at)
-SELECT a.lane, a.user_id, a.seq, k.pos + a.step, a.kind, a.collection, a.key, a.value, a.actor, a.device, a.mutation, a.at
+SELECT
+    a.lane, a.user_id, a.seq, k.pos + a.step, a.kind, a.collection, a.key, a.value, a.actor, a.device, a.mutation, a.at
 FROM appended a
 JOIN locked k ON k.lane = a.lane;
 

@@ -271,9 +271,9 @@ def test_time_grows_with_the_size_of_the_body_and_no_faster(piece: bytes) -> Non
         body = b"[" + piece * (size // len(piece)) + b"0]"
         times = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             jsonvalue.decode(body, LIMITS)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         return min(times)
 
     small, large = 1 << 16, 1 << 20
