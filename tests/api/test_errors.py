@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
-from tests.support.api import Account, answered, is_held, polling, problem, true_of_every_answer
+from tests.support.api import Account, answered, carry_out, is_held, polling, problem, true_of_every_answer
 from tests.support.server import Server, until
 
 SECRET = "correct horse battery staple"
@@ -104,18 +101,6 @@ def stopped(server: Server) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def run(server: Server, statement: str) -> None:
-    """Let the engine carry out a statement."""
-
-    async def carry_out() -> None:
-        connection = await asyncpg.connect(server.engine_url)
-        await connection.execute(statement)
-        await connection.close()
-
-    work: Coroutine[Any, Any, None] = carry_out()
-    asyncio.run(work)
-
-
 def recovered(account: Account) -> bool:
     return account.put("notes", "k", "after").is_success and account.page("notes").is_success
 
@@ -177,11 +162,21 @@ def test_a_client_that_goes_away_makes_room(bob: Account) -> None:
     until(lambda: bob.events(after=1, wait=0.01).status_code == 200, what="the place is free again")
 
 
+def test_a_server_whose_schema_is_not_there_yet_cannot_serve(frail: Server, bob: Account) -> None:
+    carry_out(frail, "UPDATE roost.migrations SET version = -version")
+    try:
+        problem(bob.http.get("/readyz"), 503, "unavailable")
+        assert bob.http.get("/healthz").status_code == 200
+    finally:
+        carry_out(frail, "UPDATE roost.migrations SET version = -version")
+    assert bob.http.get("/readyz").status_code == 200
+
+
 def test_an_error_that_nobody_foresaw_tells_nothing(frail: Server, bob: Account) -> None:
     """Somebody has renamed a column: every statement that names it fails."""
     bob.put("notes", "k", SECRET)
     headers = {"authorization": f"Bearer {bob.token}", "content-type": "application/json"}
-    run(frail, "ALTER TABLE roost.documents RENAME COLUMN value TO another_name")
+    carry_out(frail, "ALTER TABLE roost.documents RENAME COLUMN value TO another_name")
     try:
         with httpx.Client(base_url=frail.url, headers=headers, timeout=60, verify=False) as client:
             answers = [
@@ -191,7 +186,7 @@ def test_an_error_that_nobody_foresaw_tells_nothing(frail: Server, bob: Account)
             ]
             assert client.get("/healthz").status_code == 200
     finally:
-        run(frail, "ALTER TABLE roost.documents RENAME COLUMN another_name TO value")
+        carry_out(frail, "ALTER TABLE roost.documents RENAME COLUMN another_name TO value")
     log = frail.log.read_text()
     for answer in answers:
         told = problem(answer, 500, "internal")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api import HELD_S, Account, answered, is_held, polling, problem, put_op
+from tests.support.api import HELD_S, Account, answered, carry_out, is_held, polling, problem, put_op
 from tests.support.server import Server
 
 
@@ -116,6 +116,24 @@ def test_a_poll_may_be_narrowed_to_collections(ada: Account) -> None:
 def test_bad_collections_are_refused(ada: Account, collections: str) -> None:
     ada.put("notes", "k", 1)
     problem(ada.events(collections=collections), 400, "invalid_name")
+
+
+def test_what_is_no_longer_kept_is_gone(ada: Account) -> None:
+    """Nothing compacts a log yet, so its floor is lifted by hand."""
+    ada.batch(*(put_op("notes", "k", n) for n in range(5)), put_op("other", "k", 5))
+    carry_out(ada.server, f"UPDATE roost.users SET floor = 3 WHERE user_id = '{ada.user}'")
+    for after in (0, 2):
+        problem(ada.events(after=after), 410, "cursor_compacted")
+        problem(ada.events(after=after, wait=10), 410, "cursor_compacted")
+    told = ada.events(after=3).json()
+    assert ([event["seq"] for event in told["events"]], told["floor"]) == ([4, 5, 6], 3)
+    assert ada.head()["floor"] == 3
+    problem(ada.snapshot(at_seq=2), 410, "cursor_compacted")
+    problem(ada.get("notes", "k", {"at_seq": 2}), 410, "cursor_compacted")
+    assert ada.snapshot(at_seq=3).json()["seq"] == 3
+    assert ada.snapshot().json()["seq"] == 6  # from which a reader starts again
+    problem(ada.restore("notes", "none", 1), 410, "cursor_compacted")
+    assert ada.restore("notes", "k", 4).json() == 3
 
 
 # Waiting

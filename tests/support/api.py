@@ -5,6 +5,7 @@ Each answer that passes through here is held to what is true of all answers, so 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import asyncpg
 import httpx
 
 from tests.support.server import Server
@@ -219,6 +221,19 @@ def _parse(got: bytes) -> Raw | None:
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     length = int(headers.get("content-length", "0"))
     return Raw(status, headers, body) if len(body) >= length else None
+
+
+def carry_out(server: Server, statement: str) -> None:
+    """Let the server's engine carry out a statement, behind the server's back."""
+
+    async def work() -> None:
+        connection = await asyncpg.connect(server.engine_url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(work())
 
 
 @contextmanager

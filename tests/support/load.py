@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from itertools import count
 from typing import Any
 
@@ -152,7 +152,8 @@ class Load:
 
     async def _client(self, number: int) -> None:
         chance = random.Random(f"{self._seed}-{number}")
-        async with Connection(self._server.port, self._token) as connection:
+        # Connected by its first request: the server may be away already.
+        with closing(Connection(self._server.port, self._token)) as connection:
             for turn in count():
                 if self._stopping:
                     return
