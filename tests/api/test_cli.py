@@ -299,7 +299,8 @@ def test_bad_lines_stop_it_or_are_left_out_with_their_numbers(shell: Shell, line
     stopped = shell.run("import", "in")
     failed(stopped, "line 3: ")
     assert why in stopped.stderr
-    assert seqs(shell.server, good) == {2}
+    # What only the server can refuse is found out while the lines behind it may be on their way.
+    assert seqs(shell.server, good) in ([{2}, {4}] if why == "too_large" else [{2}])
     skipped = shell.run("import", "in", "--on-error", "skip")
     assert skipped.returncode == 0, skipped.stderr
     assert "line 3: " in skipped.stderr
