@@ -27,6 +27,7 @@ from prometheus_client import multiprocess
 
 from roost.node import logs
 from roost.node.directory import CannotStart
+from roost.node.interrupt import Interrupt
 from roost.node.port import Port
 
 TARGET = "roost.app:create"
@@ -67,6 +68,7 @@ class Workers(MPServer):
             respawn_failed_workers=True,
             workers_kill_timeout=STOP_S,
         )
+        self.main_loop_interrupt = Interrupt()  # type: ignore[assignment]  # stands in for the Event
         self._port = port
         self._up = up
         self._listening = threading.Event()
