@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import msgspec
 
+from roost.core.definitions import Policy
 from roost.core.limits import Limits
-
-Policy = Literal["cas", "lww"]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,7 +30,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The region that this engine's lanes are in."""
     default_policy: Policy = "lww"
     policies: dict[str, Policy] = {}
-    """Conflict policies by collection, where they differ from the default."""
+    """Conflict policies by collection, where they differ from the default. A collection's definition comes first."""
     log_level: str = "info"
 
     writers: int = 1
@@ -43,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_commands_max: int = 256
     queue_commands_max: int = 4_096
     """Commands (or point reads) waiting in a worker; one more is answered `overloaded`."""
-    pages_max: int = 64
+    pages_max: int = 1_000
     """Reads of the pool waiting in a worker; one more is answered `overloaded`."""
     waiters_max: int = 20_000
     """Long polls and streams held by a worker; one more is answered `overloaded`."""
@@ -51,10 +50,24 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often a stream on which nothing happens says that it is there."""
     engine_timeout_s: float = 10.0
     """How long a request waits for the engine, retries included, before it is answered `unavailable`."""
+    hello_timeout_s: float = 10.0
+    """How long a WebSocket may take to say who it is."""
     body_timeout_s: float = 30.0
     """How long a request's body may take to arrive."""
+    notify: bool = True
+    """Whether processes wake each other after a commit, where the engine can (PostgreSQL: NOTIFY)."""
     tail_interval_s: float = 0.1
-    """How often a worker that holds long polls looks for commits of other workers."""
+    """How often a worker looks for commits of other processes that nobody woke it for."""
+    presence_refresh_s: float = 60.0
+    """How often a worker says that its devices are still connected; without that they are not after 2.5 times as long."""
+    compact_interval_s: float = 3600.0
+    """About how often a node folds old events away; 0: never."""
+    history_keep_s: float = 30 * 24 * 3600.0
+    """How long events are kept at least; never shorter than answers to idempotent requests, which refer to them."""
+    device_away_s: float = 30 * 24 * 3600.0
+    """How long a device may stay away and still find every event that it has not read."""
+    device_forget_s: float = 365 * 24 * 3600.0
+    """How long a device may stay away before it is not known any more: by then nobody pushes what it pushed again."""
     token_ttl_s: int = 30 * 24 * 3600
     limits: Limits = Limits()
 
@@ -78,5 +91,5 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return env
 
     def policy_of(self, collection: str) -> Policy:
-        """The conflict policy of a collection."""
+        """The conflict policy of a collection that is not defined."""
         return self.policies.get(collection, self.default_policy)

@@ -7,15 +7,26 @@ same locks, which wait for the old transaction to end, the log itself tells whet
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from roost.commands import answers
-from roost.core.commands import Accepted, AppendLog, Change, Command
+from roost.commands import answers, pushes
+from roost.core.commands import Accepted, AppendLog, Change, Command, Op, Push
 from roost.core.decide import OpenLog, Rules, decide
 from roost.core.errors import RoostError
 from roost.core.events import Event
 from roost.core.ids import lane_of
-from roost.core.ports import AnswerRef, Appendix, DocumentRef, Engine, EventRef, Loaded, StoredAnswer, Transaction
+from roost.core.ports import (
+    AnswerRef,
+    Appendix,
+    DeviceRef,
+    DocumentRef,
+    Engine,
+    EventRef,
+    Loaded,
+    StoredAnswer,
+    Transaction,
+)
 
 Outcome = Accepted | RoostError
 
@@ -42,7 +53,7 @@ class GroupCommit:
             settled = await self._settle(tx)
             if settled is not None:
                 # What is still missing is what nothing came of, then as now.
-                await tx.append(Appendix([], [], [], []), sorted(created))
+                await tx.append(Appendix([], [], [], [], []), sorted(created))
                 return settled
             logs = {user: OpenLog(heads[user], fresh=user in created) for user in self._users}
             loaded = await self._load(tx, logs)
@@ -63,44 +74,52 @@ class GroupCommit:
             return None
         outcomes, (user, event) = self._unknown
         ref = EventRef(user, event.seq)
-        if (await tx.load([], [], [ref])).events.get(ref) == event:
+        if (await tx.load([], [], [ref], [])).events.get(ref) == event:
             return outcomes
         self._unknown = None
         return None
 
     async def _load(self, tx: Transaction, logs: dict[str, OpenLog]) -> Loaded:
-        documents: set[DocumentRef] = set()
-        wanted: set[AnswerRef] = set()
-        events: set[EventRef] = set()
+        needs = _Needs()
         for command in self._commands:
-            log = logs[command.user]
-            if isinstance(command, Change):
-                for op in command.ops:
-                    documents.add(DocumentRef(command.user, op.collection, op.key))
-                    if op.kind == "restore":
-                        events.add(EventRef(command.user, op.argument))
-                if command.idempotency is not None:
-                    wanted.add(AnswerRef(command.user, command.idempotency.key))
-            elif isinstance(command, AppendLog):
-                for event in command.events:
-                    documents.add(DocumentRef(command.user, event.collection, event.key))
-                    if event.seq <= log.head.seq:
-                        events.add(EventRef(command.user, event.seq))
-        loaded = await tx.load(list(documents), list(wanted), list(events))
+            needs.add(command, logs[command.user].head.seq)
+        loaded = await tx.load(list(needs.documents), list(needs.answers), list(needs.events), list(needs.devices))
         replayed = [
-            ref for stored in loaded.answers.values() for ref in answers.decode(stored.answer).events(stored.ref.user)
+            ref
+            for stored in loaded.answers.values()
+            if not pushes.is_of_push(stored.ref)
+            for ref in answers.decode(stored.answer).events(stored.ref.user)
         ]
         if replayed:
-            loaded.events.update((await tx.load([], [], replayed)).events)
+            loaded.events.update((await tx.load([], [], replayed, [])).events)
         for (user, collection, key), document in loaded.documents.items():
             logs[user].documents[collection, key] = document
         for (user, seq), event in loaded.events.items():
             logs[user].events[seq] = event
+        for (user, _), device in loaded.devices.items():
+            logs[user].devices[device.device] = device
+        await self._load_unseen(tx, logs)
         return loaded
+
+    async def _load_unseen(self, tx: Transaction, logs: dict[str, OpenLog]) -> None:
+        """What happened to the documents of pushed mutations that their devices had not seen."""
+        least: dict[DocumentRef, int] = {}
+        for command in self._commands:
+            if isinstance(command, Push):
+                for ref, base in pushes.bases(command, logs[command.user]).items():
+                    least[ref] = min(base, least.get(ref, base))
+        if least:
+            for (user, *name), unseen in (await tx.unseen(least, self._rules.limits.concurrent_events_max)).items():
+                logs[user].unseen[name[0], name[1]] = unseen
 
     def _decide(
         self, command: Command, log: OpenLog, loaded: Loaded, stored: dict[AnswerRef, StoredAnswer], at: datetime
     ) -> Outcome:
+        if isinstance(command, Push):
+            try:
+                return pushes.carry_out(command, log, loaded.answers, stored, at, self._rules)
+            except RoostError as refusal:
+                return refusal
         named = command.idempotency if isinstance(command, Change) else None
         if named is None:
             return _outcome(log, command, at, self._rules)
@@ -124,9 +143,44 @@ def _outcome(log: OpenLog, command: Command, at: datetime, rules: Rules) -> Outc
         return refusal
 
 
+class _Needs:
+    """What commands have to be decided with."""
+
+    def __init__(self) -> None:
+        self.documents: set[DocumentRef] = set()
+        self.answers: set[AnswerRef] = set()
+        self.events: set[EventRef] = set()
+        self.devices: set[DeviceRef] = set()
+
+    def add(self, command: Command, seq: int) -> None:
+        """Add what a command needs, on a log that stands at `seq`."""
+        user = command.user
+        if isinstance(command, Change):
+            self._add_ops(user, command.ops)
+            if command.idempotency is not None:
+                self.answers.add(AnswerRef(user, command.idempotency.key))
+        elif isinstance(command, Push):
+            self.devices.add(DeviceRef(user, command.device))
+            for mutation in command.mutations:
+                self._add_ops(user, mutation.ops)
+                self.answers.add(pushes.answer_ref(command, mutation))
+        elif isinstance(command, AppendLog):
+            for event in command.events:
+                self.documents.add(DocumentRef(user, event.collection, event.key))
+                if event.seq <= seq:
+                    self.events.add(EventRef(user, event.seq))
+
+    def _add_ops(self, user: str, ops: Sequence[Op]) -> None:
+        for op in ops:
+            self.documents.add(DocumentRef(user, op.collection, op.key))
+            if op.kind == "restore":
+                self.events.add(EventRef(user, op.argument))
+
+
 def _appendix(logs: dict[str, OpenLog], stored: dict[AnswerRef, StoredAnswer]) -> Appendix:
-    appendix = Appendix([], [], [], list(stored.values()))
+    appendix = Appendix([], [], [], list(stored.values()), [])
     for user, log in logs.items():
+        appendix.devices.extend((user, log.devices[device]) for device in sorted(log.pushed))
         if log.appended:
             appendix.heads.append(log.head)
             appendix.documents.extend((user, log.documents[changed]) for changed in log.changed)

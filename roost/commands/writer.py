@@ -29,7 +29,10 @@ log = structlog.get_logger(__name__)
 
 
 class Writer:
-    """Runs commands. `committed(user, seq, events)` is called once growth is durable, with the events at hand."""
+    """Runs commands. `committed(user, seq, events)` is called once growth is durable, with the events at hand.
+
+    `policy_of` gives each collection's conflict policy, where it is not simply as the settings say.
+    """
 
     def __init__(
         self,
@@ -38,11 +41,12 @@ class Writer:
         *,
         clock: Callable[[], datetime],
         committed: Callable[[str, int, Sequence[Event]], None],
+        policy_of: Callable[[str], str] | None = None,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._committed = committed
-        self._rules = Rules(settings.limits, settings.policy_of)
+        self._rules = Rules(settings.limits, policy_of or settings.policy_of)
         self._batchers: list[Batcher[Command, Accepted]] = [
             Batcher(
                 self._run,

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from roost.core.edits import Edit
+from roost.core.errors import Code
 from roost.core.events import Event
 
 
@@ -35,15 +37,17 @@ class Op(msgspec.Struct, frozen=True):
     """One change of one document.
 
     `kind` says what `argument` is: `put`, the new value as encoded JSON bytes; `merge`, a JSON Merge Patch
-    (RFC 7396) as Python data; `patch`, a JSON Patch (RFC 6902) as Python data; `restore`, the version whose
-    value is written again (int); `delete`, nothing.
+    (RFC 7396) as Python data; `patch`, a JSON Patch (RFC 6902) as Python data; `edit`, None; `restore`, the version
+    whose value is written again (int); `delete`, nothing. `edits` are what an `edit` does, field by field; with
+    a `put` they are what its writer changed to get to the value, in case it has to be merged.
     """
 
-    kind: Literal["put", "merge", "patch", "delete", "restore"]
+    kind: Literal["put", "merge", "patch", "edit", "delete", "restore"]
     collection: str
     key: str
     argument: Any = None
     condition: Condition = ANYTHING
+    edits: tuple[Edit, ...] | None = None
 
 
 class Idempotency(msgspec.Struct, frozen=True):
@@ -67,6 +71,38 @@ class Change(msgspec.Struct, frozen=True):
     batch: bool = False
 
 
+class Flaw(msgspec.Struct, frozen=True):
+    """Why a mutation can never take effect, as was plain when it came: a name that is none, a value too large."""
+
+    code: Code
+    detail: str
+    pointer: str | None
+
+
+class Mutation(msgspec.Struct, frozen=True):
+    """What a device did in one step: ops (`put`, `edit`, `delete`) on its user's documents, all or none.
+
+    `number` counts the device's mutations, 1, 2, 3, … without holes. `base` is the seq up to which the device had
+    read the log; it also knew its own earlier mutations. `clock` is its hybrid logical clock, in microseconds. One
+    with a `flaw` is still answered in its turn, so that it does not block those that follow.
+    """
+
+    number: int
+    base: int
+    clock: int
+    ops: tuple[Op, ...]
+    flaw: Flaw | None = None
+
+
+class Push(msgspec.Struct, frozen=True):
+    """Mutations of one device, in order and without holes. Each is answered once, and alone."""
+
+    user: str
+    device: str
+    mutations: tuple[Mutation, ...]
+    actor: str
+
+
 class CreateUser(msgspec.Struct, frozen=True):
     """Bring a user with an empty log into being."""
 
@@ -85,7 +121,7 @@ class AppendLog(msgspec.Struct, frozen=True):
     actor: str
 
 
-Command = Change | CreateUser | AppendLog
+Command = Change | Push | CreateUser | AppendLog
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -95,10 +131,32 @@ class Written(msgspec.Struct, frozen=True):
     created: bool
 
 
+class Result(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a mutation.
+
+    `applied`: it took effect as it is. `merged`: others had changed the same, and the collection's policy decided
+    what stands. `refused`: it never will take effect; `code`, `detail` and `pointer` say why. `known`: it was
+    answered before, so long ago that the answer is forgotten. What was set aside is in the inbox,
+    under `conflicts` (keys). Once a device has read the log up to `seq`, it has seen what came of the mutation.
+    """
+
+    number: int
+    status: Literal["applied", "merged", "refused", "known"]
+    seq: int
+    conflicts: tuple[str, ...] = ()
+    code: Code | None = None
+    detail: str = ""
+    pointer: str | None = None
+
+
 class Accepted(msgspec.Struct, frozen=True):
-    """A command that was carried out. `seq` is the user's log after it; `created` tells of a new user."""
+    """A command that was carried out. `seq` is the user's log after it; `created` tells of a new user.
+
+    `written` are the events of a change or a push; `results` answer a push's mutations, in order.
+    """
 
     seq: int
     written: tuple[Written, ...] = ()
     created: bool = False
     replayed: bool = False
+    results: tuple[Result, ...] = ()

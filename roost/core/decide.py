@@ -7,17 +7,20 @@ the lock that the caller holds, so that of two writers that race exactly one win
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from roost.core import jsonvalue, patch
-from roost.core.commands import Absent, Accepted, Anything, AppendLog, Change, Command, Op, Versions, Written
+from roost.core import edits, jsonvalue, merge, patch, siblings
+from roost.core.commands import ANYTHING, Absent, Accepted, Anything, AppendLog, Change, Command, Op, Versions, Written
 from roost.core.errors import Code, RoostError
-from roost.core.events import Document, DocumentId, Event, Head, Kind
+from roost.core.events import Device, Document, DocumentId, Event, Head, microseconds
+from roost.core.fold import document_of
+from roost.core.ids import RESERVED_PREFIX
 from roost.core.limits import Limits
+from roost.core.ports import Unseen
 
 
 class Rules(NamedTuple):
@@ -26,12 +29,18 @@ class Rules(NamedTuple):
     limits: Limits
     policy_of: Callable[[str], str]
 
+    def policy(self, collection: str) -> str:
+        """The conflict policy of a collection; of Roost's own it is not for anybody to choose."""
+        return "lww" if collection.startswith(RESERVED_PREFIX) else self.policy_of(collection)
+
 
 class OpenLog:
     """A user's log, locked, with what the commands of this transaction name loaded; it grows as they are decided.
 
     `fresh` means that the user did not exist before; `documents` include tombstones; `events` are older
-    events that a command needs, by seq; `appended` are the new ones.
+    events that a command needs, by seq; `appended` are the new ones, `appended_to` the same by document. For pushes,
+    `devices` are those that the log knows, `pushed` those whose mutations were answered, and `unseen` what happened to
+    documents after a mutation's base.
     """
 
     def __init__(self, head: Head, *, fresh: bool) -> None:
@@ -42,6 +51,10 @@ class OpenLog:
         self.appended: list[Event] = []
         self.changed: set[DocumentId] = set()
         self.wanted = not fresh
+        self.devices: dict[str, Device] = {}
+        self.pushed: set[str] = set()
+        self.unseen: dict[DocumentId, Unseen] = {}
+        self.appended_to: dict[DocumentId, list[Event]] = {}
 
     def event(self, seq: int) -> Event | None:
         """An event that was loaded, or appended since."""
@@ -59,6 +72,7 @@ class Draft:
         self.events: list[Event] = []
         self.documents: dict[DocumentId, Document] = {}
         self.counts: dict[str, int] | None = None
+        self.clock = log.head.clock
 
     @property
     def seq(self) -> int:
@@ -85,7 +99,7 @@ class Draft:
     def append(self, event: Event) -> None:
         """Add the next event."""
         before = self.find((event.collection, event.key))
-        document = Document(event.collection, event.key, event.seq, event.value, event.at)
+        document = document_of(event, before)
         difference = (event.value is not None) - (before is not None and before.value is not None)
         if difference:
             self.counts = dict(self._counts)
@@ -94,22 +108,33 @@ class Draft:
                 del self.counts[event.collection]
         self.documents[event.collection, event.key] = document
         self.events.append(event)
+        self.clock = max(self.clock, event.stamp.clock)
+
+    def tick(self, at: datetime) -> int:
+        """The clock of a write that knows everything up to here, and is made at `at`."""
+        return max(microseconds(at), self.clock + 1)
 
     def commit(self) -> None:
         """Make it part of the log."""
         log, head = self._log, self._log.head
         log.wanted = True
         if self.events:
-            log.head = Head(head.user, self.seq, head.floor, head.created_at, self.events[-1].at, dict(self._counts))
+            updated_at = self.events[-1].at
+            log.head = Head(
+                head.user, self.seq, head.floor, head.created_at, updated_at, dict(self._counts), self.clock
+            )
             log.documents |= self.documents
             log.changed |= self.documents.keys()
             log.appended += self.events
+            for event in self.events:
+                log.appended_to.setdefault((event.collection, event.key), []).append(event)
 
 
 def decide(log: OpenLog, command: Command, at: datetime, rules: Rules) -> Accepted:
     """Carry `command` out on `log`, or raise the `RoostError` that it is refused with.
 
-    `at` is the time of the transaction; events never go back in time, whatever the clock does.
+    `at` is the time of the transaction; events never go back in time, whatever the clock does. A push is decided
+    mutation by mutation, see `roost.core.mutate`.
     """
     draft = Draft(log)
     created = not log.wanted
@@ -125,6 +150,7 @@ def decide(log: OpenLog, command: Command, at: datetime, rules: Rules) -> Accept
 
 def _change(log: OpenLog, draft: Draft, change: Change, at: datetime, rules: Rules) -> tuple[Written, ...]:
     written = []
+    clock = draft.tick(at)
     for index, op in enumerate(change.ops):
         try:
             before = draft.find((op.collection, op.key))
@@ -132,8 +158,9 @@ def _change(log: OpenLog, draft: Draft, change: Change, at: datetime, rules: Rul
                 before = None
             _check(op, before, rules)
             value = _value(op, before, log, draft, rules)
+            beside = _beside(op, before, rules)
             if before is None:
-                _check_room(op, draft, rules.limits)
+                check_room(op.collection, draft, rules.limits)
         except RoostError as refusal:
             if change.batch:
                 refusal.pointer = f"/ops/{index}"
@@ -142,18 +169,53 @@ def _change(log: OpenLog, draft: Draft, change: Change, at: datetime, rules: Rul
                 stands = log.documents.get((op.collection, op.key))
                 refusal.current = None if stands is None or stands.value is None else stands
             raise
-        kind: Kind = "put" if value is not None else "delete"
-        event = Event(draft.seq + 1, kind, op.collection, op.key, value, at, change.actor, change.device)
+        event = Event(
+            seq=draft.seq + 1,
+            kind="put" if value is not None else "delete",
+            collection=op.collection,
+            key=op.key,
+            value=value,
+            at=at,
+            actor=change.actor,
+            device=change.device,
+            clock=None if clock == microseconds(at) else clock,
+            beside=beside,
+            edits=_edits(op, value, before, rules),
+        )
         draft.append(event)
         written.append(Written(event, created=before is None))
     return tuple(written)
+
+
+def _beside(op: Op, before: Document | None, rules: Rules) -> tuple[int, ...]:
+    """The versions that a write leaves beside its own: all, if it does not say what it has seen of them."""
+    if before is None or op.condition != ANYTHING or rules.policy(op.collection) != "siblings":
+        return ()
+    if op.kind == "put":
+        left = tuple(sibling.version for sibling in siblings.values(before))
+        if len(left) >= rules.limits.siblings_max:
+            raise RoostError(Code.LIMIT_REACHED, f"At most {rules.limits.siblings_max} values stand side by side.")
+        return left
+    if before.siblings is not None:
+        detail = "Several values stand side by side: send If-Match, to show that the write has seen them."
+        raise RoostError(Code.PRECONDITION_REQUIRED, detail)
+    return ()
+
+
+def _edits(op: Op, value: bytes | None, before: Document | None, rules: Rules) -> bytes | None:
+    """What the event remembers of how the value came to be, for edits that have not seen it."""
+    if op.kind == "edit":
+        return merge.recorded(op.edits or ())
+    if value is None or before is None or rules.policy(op.collection) != "merge":
+        return None
+    return merge.recorded(edits.difference(merge.decoded(before.value), merge.decoded(value)))
 
 
 def _check(op: Op, before: Document | None, rules: Rules) -> None:
     """Hold the precondition, and the collection's policy, against the document as it stands."""
     condition = op.condition
     if isinstance(condition, Anything):
-        if before is not None and rules.policy_of(op.collection) == "cas":
+        if before is not None and rules.policy(op.collection) == "cas":
             detail = (
                 f"Documents of {op.collection!r} are replaced only by a write that names their version: send If-Match."
             )
@@ -171,18 +233,32 @@ def _check(op: Op, before: Document | None, rules: Rules) -> None:
 def _value(op: Op, before: Document | None, log: OpenLog, draft: Draft, rules: Rules) -> bytes | None:
     """The document's value after `op`; None if it is to be deleted."""
     if op.kind == "put":
-        value: bytes = op.argument
-        return value
+        put: bytes = op.argument
+        return put
     if op.kind == "merge":
         base = None if before is None else _decoded(before)
         return jsonvalue.encode_value(patch.merge(base, op.argument), rules.limits)
     if op.kind == "restore":
         return _restored(op, log, draft)
+    if op.kind == "edit":
+        value = edited(op.edits or (), None if before is None else before.value, rules.limits)
+        if value is None:
+            raise RoostError(Code.NOT_FOUND, "There is no such document.")
+        return value
     if before is None:
         raise RoostError(Code.NOT_FOUND, "There is no such document.")
     if op.kind == "delete":
         return None
     return jsonvalue.encode_value(patch.apply(_decoded(before), op.argument, rules.limits), rules.limits)
+
+
+def edited(asked: Sequence[edits.Edit], value: bytes | None, limits: Limits) -> bytes | None:
+    """A value after edits that must fit; None where nothing was and nothing is.
+
+    Raises `PATCH_FAILED`, and what `encode_value` raises.
+    """
+    after = edits.fitted(merge.decoded(value), asked)
+    return None if after is edits.ABSENT else jsonvalue.encode_value(after, limits)
 
 
 def _decoded(document: Document) -> Any:
@@ -201,8 +277,9 @@ def _restored(op: Op, log: OpenLog, draft: Draft) -> bytes:
     return event.value
 
 
-def _check_room(op: Op, draft: Draft, limits: Limits) -> None:
-    count = draft.count(op.collection)
+def check_room(collection: str, draft: Draft, limits: Limits) -> None:
+    """Raise `LIMIT_REACHED` unless one more document fits into a collection."""
+    count = draft.count(collection)
     if count >= limits.documents_max:
         detail = f"A collection holds at most {limits.documents_max} documents of one user."
         raise RoostError(Code.LIMIT_REACHED, detail)
@@ -227,6 +304,6 @@ def _append(log: OpenLog, draft: Draft, event: Event, pointer: str) -> None:
     if event.at < latest:
         raise RoostError(Code.LOG_CONFLICT, "The event is older than the one before it.", pointer=pointer)
     before = draft.find((event.collection, event.key))
-    if event.kind == "delete" and (before is None or before.value is None):
+    if event.kind == "delete" and before is None:
         raise RoostError(Code.LOG_CONFLICT, "The event deletes what does not exist.", pointer=pointer)
     draft.append(event)

@@ -27,6 +27,7 @@ class Code(StrEnum):
     CURSOR_AHEAD = "cursor_ahead"
     HOME_CONFLICT = "home_conflict"
     LOG_CONFLICT = "log_conflict"
+    MUTATION_GAP = "mutation_gap"
     CURSOR_COMPACTED = "cursor_compacted"
     VERSION_CONFLICT = "version_conflict"
     TOO_LARGE = "too_large"

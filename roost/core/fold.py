@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from roost.core import siblings
 from roost.core.events import Document, DocumentId, Event, Head
 
 NAMED_MAX = 20
@@ -40,20 +41,23 @@ class Findings:
 class Fold:
     """A log added up, event by event: `seq` and `at` of the last one, documents (tombstones too) and their counts.
 
-    `flaws` say what is wrong with the log itself. `digest` is the same for two logs
-    only if they hold the same events in the same order.
+    `clock` is the highest that an event names. `flaws` say what is wrong with the log itself. `digest` is the same for
+    two logs only if they hold the same events in the same order. Up to `floor` events may have been folded away; the
+    one at the floor has not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, floor: int = 0) -> None:
+        self.floor = floor
         self.seq = 0
         self.at: datetime | None = None
+        self.clock = 0
         self.documents: dict[DocumentId, Document] = {}
         self.flaws = Findings()
         self.digest = b""
 
     def add(self, event: Event) -> None:
         """Add the event that comes next."""
-        if event.seq != self.seq + 1:
+        if event.seq != self.seq + 1 and not self.seq < event.seq <= self.floor:
             self.flaws.add(f"event {event.seq} follows event {self.seq}")
         if self.at is not None and event.at < self.at:
             self.flaws.add(f"event {event.seq} is older than the event before it")
@@ -62,7 +66,9 @@ class Fold:
                 f"event {event.seq} is a {event.kind} {'without' if event.value is None else 'with'} a value"
             )
         self.seq, self.at = event.seq, event.at
-        self.documents[event.collection, event.key] = document_of(event)
+        self.clock = max(self.clock, event.clock or 0)
+        name = event.collection, event.key
+        self.documents[name] = document_of(event, self.documents.get(name))
         self.digest = chained(self.digest, event)
 
     @property
@@ -83,9 +89,31 @@ def fold(events: Iterable[Event]) -> Fold:
     return folded
 
 
-def document_of(event: Event) -> Document:
-    """The document that an event leaves behind, or its tombstone."""
-    return Document(event.collection, event.key, event.seq, event.value, event.at)
+def document_of(event: Event, before: Document | None = None) -> Document:
+    """The document that an event leaves behind, or its tombstone; `before` is what it was, if it was."""
+    beside = siblings.after(before, event)
+    return Document(event.collection, event.key, event.seq, event.value, event.at, beside)
+
+
+def superseded(events: Iterable[Event], floor: int) -> set[int]:
+    """The seqs of those `events` (a log's, in order, up to its new `floor`) that nothing at or above the floor needs.
+
+    A document's last event stays, so that it can be read at every moment from the floor on, and with siblings so do
+    all from the oldest of these on, for they add up to it. A deletion does not, but for one at the floor itself, which
+    tells when that was.
+    """
+    kept: dict[DocumentId, list[Event]] = {}
+    gone: set[int] = set()
+    for event in events:
+        before = kept.setdefault((event.collection, event.key), [])
+        first = min(event.beside, default=event.seq)
+        gone.update(other.seq for other in before if other.seq < first)
+        before[:] = [other for other in before if other.seq >= first]
+        before.append(event)
+    for history in kept.values():
+        if history[-1].value is None:
+            gone.update(event.seq for event in history if event.seq < floor)
+    return gone
 
 
 def chained(digest: bytes, event: Event) -> bytes:
@@ -106,11 +134,16 @@ def differences(head: Head, documents: Iterable[Document], folded: Fold) -> list
         found.append(f"the head was updated at {head.updated_at}, the last event happened at {folded.at}")
     if head.counts != folded.counts:
         found.append(f"the head counts {_counted(head.counts)}, the log adds up to {_counted(folded.counts)}")
+    if head.clock < folded.clock:
+        found.append(f"the head's clock is {head.clock}, the log's {folded.clock}")
     stored = {(document.collection, document.key): document for document in documents}
     findings = Findings()
     for collection, key in sorted(stored.keys() | folded.documents.keys()):
-        difference = _difference(stored.get((collection, key)), folded.documents.get((collection, key)))
-        if difference:
+        document = stored.get((collection, key))
+        difference = _difference(document, folded.documents.get((collection, key)))
+        # The event of a deletion may have been folded away.
+        buried = document is not None and document.value is None and document.version <= folded.floor
+        if difference and not (buried and (collection, key) not in folded.documents):
             findings.add(f"{collection}/{key}: {difference}")
     return found + findings.sentences()
 
@@ -125,8 +158,12 @@ def _difference(stored: Document | None, folded: Document | None) -> str | None:
     if stored.version != folded.version:
         return f"stored at version {stored.version}, {folded.version} in the log"
     if stored.value != folded.value:
-        return f"version {stored.version} is stored with another value than the log has"
-    return f"version {stored.version} is stored with the time {stored.updated_at}, {folded.updated_at} in the log"
+        other = "another value than the log has"
+    elif stored.siblings != folded.siblings:
+        other = "other siblings than the log has"
+    else:
+        other = f"the time {stored.updated_at}, {folded.updated_at} in the log"
+    return f"version {stored.version} is stored with {other}"
 
 
 def _counted(counts: dict[str, int]) -> str:

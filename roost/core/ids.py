@@ -7,7 +7,13 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from roost.core.errors import Code, RoostError
-from roost.core.limits import COLLECTION_CHARS_MAX, IDEMPOTENCY_KEY_CHARS_MAX, KEY_BYTES_MAX, USER_CHARS_MAX
+from roost.core.limits import (
+    COLLECTION_CHARS_MAX,
+    DEVICE_CHARS_MAX,
+    IDEMPOTENCY_KEY_CHARS_MAX,
+    KEY_BYTES_MAX,
+    USER_CHARS_MAX,
+)
 
 LANES = 64
 """Lanes of a region. Fixed when a database is first migrated; changing it would move users between lanes."""
@@ -15,6 +21,17 @@ LANES = 64
 USER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@|~-]{0,%d}" % (USER_CHARS_MAX - 1)
 COLLECTION_PATTERN = r"[a-z][a-z0-9_]{0,%d}" % (COLLECTION_CHARS_MAX - 1)
 
+DEVICE_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,%d}" % (DEVICE_CHARS_MAX - 1)
+
+SYSTEM_USER = "$roost"
+"""Whose log holds what belongs to nobody: the definitions of collections. No name that the API takes."""
+DEFINITIONS = "roost_definitions"
+"""The collection of the system user's documents: key, the name of a collection; value, its definition."""
+INBOX = "roost_conflicts"
+"""The collection of every user that holds what conflicts have set aside. Only Roost writes it; anybody may delete."""
+RESERVED_PREFIX = "roost_"
+
+_device = re.compile(DEVICE_PATTERN).fullmatch
 _user = re.compile(USER_PATTERN).fullmatch
 _collection = re.compile(COLLECTION_PATTERN).fullmatch
 _idempotency_key = re.compile(r"[\x21-\x7e]{1,%d}" % IDEMPOTENCY_KEY_CHARS_MAX).fullmatch
@@ -34,6 +51,20 @@ def check_collection(collection: str) -> str:
     if not _collection(collection):
         raise RoostError(Code.INVALID_NAME, f"A collection is {COLLECTION_PATTERN}.")
     return collection
+
+
+def check_writable(collection: str, *, deletes: bool) -> str:
+    """Return `collection` if callers may write there, or raise `FORBIDDEN`."""
+    if collection.startswith(RESERVED_PREFIX) and not (deletes and collection == INBOX):
+        raise RoostError(Code.FORBIDDEN, f"Collections named {RESERVED_PREFIX}… are written by Roost alone.")
+    return collection
+
+
+def check_device(device: str) -> str:
+    """Return `device`, or raise `INVALID_NAME`."""
+    if not _device(device):
+        raise RoostError(Code.INVALID_NAME, f"A device is {DEVICE_PATTERN}.")
+    return device
 
 
 def check_key(key: str) -> str:

@@ -14,6 +14,7 @@ NUMBER_MAX = 2**53
 USER_CHARS_MAX = 128
 COLLECTION_CHARS_MAX = 48
 KEY_BYTES_MAX = 200
+DEVICE_CHARS_MAX = 64
 IDEMPOTENCY_KEY_CHARS_MAX = 128
 
 
@@ -35,3 +36,13 @@ class Limits(msgspec.Struct, frozen=True):
     snapshot_bytes_max: int = 64 << 20
     wait_s_max: int = 30
     idempotency_hours: int = 24
+    push_mutations_max: int = 100
+    """Mutations in one push."""
+    devices_max: int = 1_000
+    """Devices of one user."""
+    concurrent_events_max: int = 1_000
+    """Events of one document that an edit may not have seen and still be merged with; one more refuses it."""
+    siblings_max: int = 10
+    """Values that stand beside each other in one document."""
+    clock_ahead_s: int = 60
+    """How far a device's clock may be ahead of the server's; what is more is cut off."""

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from roost.core.errors import Code, RoostError
-from roost.core.events import Document, Event, Head
+from roost.core.events import Device, Document, Event, Head
 
 
 class EngineUnavailable(RoostError):
@@ -66,6 +66,24 @@ class AnswerRef(NamedTuple):
     key: str
 
 
+class DeviceRef(NamedTuple):
+    """One device of one user."""
+
+    user: str
+    device: str
+
+
+class Unseen(NamedTuple):
+    """What happened to a document after a seq.
+
+    `events` in order, the newest where there are `more` than were asked for; the `value` of those that have `edits`
+    is left out (None).
+    """
+
+    events: list[Event]
+    more: bool
+
+
 class StoredAnswer(NamedTuple):
     """What a request was answered, and the fingerprint of that request. `answer` is opaque to the engine."""
 
@@ -81,19 +99,22 @@ class Loaded(NamedTuple):
     documents: dict[DocumentRef, Document]
     answers: dict[AnswerRef, StoredAnswer]
     events: dict[EventRef, Event]
+    devices: dict[DeviceRef, Device]
 
 
 class Appendix(NamedTuple):
     """What a transaction writes, across users.
 
     `events` are (user, event), in commit order: seqs of one user ascend. `documents` are (user, document)
-    after the last of its events. `heads` replace the locked ones.
+    after the last of its events. `heads` replace the locked ones. `devices` are (user, device); of these, only
+    `number`, `cursor` (if it is higher) and `seen_at` are written.
     """
 
     heads: list[Head]
     documents: list[tuple[str, Document]]
     events: list[tuple[str, Event]]
     answers: list[StoredAnswer]
+    devices: list[tuple[str, Device]]
 
 
 class Transaction(Protocol):
@@ -106,8 +127,17 @@ class Transaction(Protocol):
         hold them, so what is loaded afterwards is what they committed.
         """
 
-    async def load(self, documents: list[DocumentRef], answers: list[AnswerRef], events: list[EventRef]) -> Loaded:
+    async def load(
+        self,
+        documents: list[DocumentRef],
+        answers: list[AnswerRef],
+        events: list[EventRef],
+        devices: list[DeviceRef],
+    ) -> Loaded:
         """Load what the commands name, as it is now."""
+
+    async def unseen(self, bases: dict[DocumentRef, int], limit: int) -> dict[DocumentRef, Unseen]:
+        """For each document, its events after a seq: the newest `limit` of them."""
 
     async def append(self, appendix: Appendix, abandoned: list[str]) -> None:
         """Write everything, and give each event the next position of its lane, in the order given.
@@ -174,6 +204,17 @@ class LaneEvent(NamedTuple):
     event: Event
 
 
+class Feed(NamedTuple):
+    """What lanes have after a cursor: `heads` of those that have moved, and their events, each lane's in order.
+
+    `more` where not all of them fit; else a lane whose events end before its head lacks some.
+    """
+
+    heads: dict[int, int]
+    events: list[LaneEvent]
+    more: bool
+
+
 class Engine(Protocol):
     """A database that Roost runs on. Every read of a user that does not exist returns None."""
 
@@ -213,7 +254,7 @@ class Engine(Protocol):
         """A user's events after `after`; narrowed, at most `limit` of those that match."""
 
     async def seq_at(self, user: str, at: datetime) -> int | None:
-        """The last seq whose event happened at or before `at`; the floor where there is none."""
+        """The last seq whose event happened at or before `at`; some seq below the floor where it is below that."""
 
     async def users(self, after: str | None, limit: int) -> list[Head]:
         """Users in an order that is the engine's own; `after` is the last user of the page before."""
@@ -221,11 +262,54 @@ class Engine(Protocol):
     async def positions(self) -> dict[int, int]:
         """The last position of each lane."""
 
+    async def floors(self) -> dict[int, int]:
+        """The highest position of each lane whose event was deleted: up to there, positions may have holes."""
+
     async def lane(self, lane: int, after: int, limit: int) -> list[LaneEvent]:
         """A lane's events after a position, in position order."""
 
+    async def feed(self, cursor: dict[int, int], limit: int) -> Feed:
+        """The events of some lanes after a position of each (`{lane: position}`), at most `limit` of all together."""
+
     async def stored(self, user: str) -> tuple[Head, list[Document]] | None:
         """A head and all rows of its documents, tombstones included, for `roost verify`."""
+
+    async def devices(self, user: str) -> list[Device] | None:
+        """A user's devices, by name."""
+
+    async def connected(self, users: list[str], at: datetime) -> dict[str, list[Device]]:
+        """The devices of each of these users that are connected at `at`, by name."""
+
+    async def touch(self, devices: list[tuple[str, Device]], devices_max: int) -> None:
+        """Write `cursor` (if it is higher), `seen_at` and `until` of devices, as (user, device).
+
+        New ones begin with `number` 0. Passed over are devices of users that do not exist, and new ones of users
+        that have `devices_max`.
+        """
+
+    async def leave(self, devices: list[tuple[str, Device]]) -> None:
+        """These devices are not connected any more: `until` becomes None, unless another node has written a later one.
+
+        `cursor` (if it is higher) and `seen_at` (if it is later) are written; who is not there is passed over.
+        """
+
+    async def forget_devices(self, before: datetime, limit: int) -> int:
+        """Delete at most `limit` devices that were last seen before `before`; returns how many."""
+
+    async def compact(self, user: str, floor: int) -> int:
+        """Raise a log's floor to `floor`, and delete the events up to it that nothing above needs; returns how many.
+
+        Of each document the last event up to the floor stays, so that every moment from the floor on can be read, and
+        of a document with siblings all from the oldest of these on. A deletion does not stay, unless it is at the
+        floor itself: that event tells when the floor was. A floor that is not above the present one, or beyond the
+        log, changes nothing.
+        """
+
+    async def wait_for_news(self, timeout_s: float) -> None:
+        """Return when another process may have committed something, or after `timeout_s`."""
+
+    async def announce(self) -> None:
+        """Tell other processes that something was committed here. Best effort; never raises."""
 
     async def forget_answers(self, before: datetime, limit: int) -> int:
         """Delete at most `limit` idempotency answers older than `before`; returns how many."""

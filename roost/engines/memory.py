@@ -7,22 +7,25 @@ copies, so that nobody sees it before it commits and nothing is left of it if it
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TypeVar
 
-from roost.core.events import Document, DocumentId, Event, Head
-from roost.core.fold import document_of, fold
+from msgspec.structs import replace
+
+from roost.core.events import Device, Document, DocumentId, Event, Head
+from roost.core.fold import document_of, superseded
 from roost.core.ids import LANES, lane_of
 from roost.core.limits import Limits
 from roost.core.ports import (
     AnswerRef,
     Appendix,
+    DeviceRef,
     DocumentRef,
     EngineUnavailable,
     EventRef,
+    Feed,
     History,
     LaneEvent,
     Loaded,
@@ -33,24 +36,35 @@ from roost.core.ports import (
     Snapshot,
     SnapshotTooLarge,
     StoredAnswer,
+    Unseen,
 )
 
 Item = TypeVar("Item", Document, Event)
 
 
 class User:
-    """A user's state. `events[seq - 1]` is event `seq`: the floor is always 0 here."""
+    """A user's state. `events[seq - 1]` is event `seq`, or None where it was folded away."""
 
     def __init__(self, head: Head) -> None:
         self.head = head
-        self.events: list[Event] = []
+        self.events: list[Event | None] = []
         self.documents: dict[DocumentId, Document] = {}
+        self.devices: dict[str, Device] = {}
+
+    def log(self, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        """The events that are kept, of those with a seq over `after`, up to `until`."""
+        return (event for event in self.events[after:until] if event is not None)
+
+    def events_of(self, document: DocumentId, after: int = 0, until: int | None = None) -> list[Event]:
+        """Those of one document."""
+        return [event for event in self.log(after, until) if (event.collection, event.key) == document]
 
     def copy(self) -> User:
         """A copy that can be changed on its own; what it holds is immutable."""
         twin = User(self.head)
         twin.events = self.events.copy()
         twin.documents = self.documents.copy()
+        twin.devices = self.devices.copy()
         return twin
 
 
@@ -76,9 +90,15 @@ class MemoryTransaction:
                 created.add(user)
         return {user: self.users[user].head for user in users}, created
 
-    async def load(self, documents: list[DocumentRef], answers: list[AnswerRef], events: list[EventRef]) -> Loaded:
+    async def load(
+        self,
+        documents: list[DocumentRef],
+        answers: list[AnswerRef],
+        events: list[EventRef],
+        devices: list[DeviceRef],
+    ) -> Loaded:
         """Look everything up in the copies."""
-        loaded = Loaded({}, {}, {})
+        loaded = Loaded({}, {}, {}, {})
         for document in documents:
             if found := self.users[document.user].documents.get(document[1:]):
                 loaded.documents[document] = found
@@ -86,9 +106,23 @@ class MemoryTransaction:
             if stored := self.answers.get(answer):
                 loaded.answers[answer] = stored
         for event in events:
-            if 0 < event.seq <= len(self.users[event.user].events):
-                loaded.events[event] = self.users[event.user].events[event.seq - 1]
+            if event.seq > 0:
+                loaded.events.update((event, kept) for kept in self.users[event.user].log(event.seq - 1, event.seq))
+        for device in devices:
+            if known := self.users[device.user].devices.get(device.device):
+                loaded.devices[device] = known
         return loaded
+
+    async def unseen(self, bases: dict[DocumentRef, int], limit: int) -> dict[DocumentRef, Unseen]:
+        """Look it up in the copies."""
+        found = {}
+        for ref, base in bases.items():
+            log = self.users[ref.user]
+            events = [
+                event if event.edits is None else replace(event, value=None) for event in log.events_of(ref[1:], base)
+            ]
+            found[ref] = Unseen(events[-limit:], more=len(events) > limit)
+        return found
 
     async def append(self, appendix: Appendix, abandoned: list[str]) -> None:
         """Change the copies."""
@@ -98,6 +132,9 @@ class MemoryTransaction:
             self.users[user].documents[document.collection, document.key] = document
         for user, event in appendix.events:
             self.users[user].events.append(event)
+        for user, device in appendix.devices:
+            before = self.users[user].devices.get(device.device)
+            self.users[user].devices[device.device] = _advanced(before, device, device.number)
         self.answers |= {answer.ref: answer for answer in appendix.answers}
         self.events += appendix.events
         for user in abandoned:
@@ -113,8 +150,10 @@ class Memory:
         self._limits = limits or Limits()
         self._users: dict[str, User] = {}
         self._answers: dict[AnswerRef, StoredAnswer] = {}
-        self._lanes: list[list[tuple[str, Event]]] = [[] for _ in range(LANES)]
+        # A lane's item is at its position less one, and None where the event was folded away.
+        self._lanes: list[list[tuple[str, Event] | None]] = [[] for _ in range(LANES)]
         self._lock = asyncio.Lock()
+        self._news = asyncio.Event()
         self._is_open = False
 
     async def open(self) -> None:
@@ -159,7 +198,7 @@ class Memory:
         found = self._users.get(ref.user)
         if found is None:
             return Reading(None, None)
-        events = [event for event in found.events[:seq] if (event.collection, event.key) == ref[1:]]
+        events = found.events_of(ref[1:], 0, seq)
         return Reading(found.head, document_of(events[-1]) if events else None)
 
     async def page(self, user: str, collection: str, prefix: str, after: str | None, limit: int) -> Page | None:
@@ -178,13 +217,15 @@ class Memory:
         return Page(found.head, documents, more=len(documents) < len(following))
 
     async def snapshot(self, user: str, seq: int | None) -> Snapshot | None:
-        """The documents as they are, or the fold of the log up to `seq`."""
+        """The documents as they are, or what the log up to `seq` adds up to."""
         found = self._users.get(user)
         if found is None:
             return None
-        seq = found.head.seq if seq is None else min(seq, found.head.seq)
-        documents = _in_order(fold(found.events[:seq]).documents)
-        if sum(len(document.value or b"") for document in documents) > self._limits.snapshot_bytes_max:
+        if seq is None or seq >= found.head.seq:
+            seq, documents = found.head.seq, _in_order(found.documents)
+        else:
+            documents = _in_order({(e.collection, e.key): document_of(e) for e in found.log(0, seq)})
+        if sum(document.size for document in documents) > self._limits.snapshot_bytes_max:
             raise SnapshotTooLarge(self._limits.snapshot_bytes_max)
         return Snapshot(found.head, seq, documents)
 
@@ -193,11 +234,8 @@ class Memory:
         found = self._users.get(ref.user)
         if found is None:
             return None
-        earlier = [
-            event
-            for event in reversed(found.events)
-            if (event.collection, event.key) == ref[1:] and (before is None or event.seq < before)
-        ]
+        until = found.head.seq if before is None else max(before - 1, 0)
+        earlier = found.events_of(ref[1:], 0, until)[::-1]
         events = _cut(earlier, limit, self._limits.page_bytes_max)
         return History(found.head, events, more=len(events) < len(earlier))
 
@@ -206,15 +244,18 @@ class Memory:
         found = self._users.get(user)
         if found is None:
             return None
-        following = [e for e in found.events[after:] if collections is None or e.collection in collections]
+        following = [e for e in found.log(after) if collections is None or e.collection in collections]
         events = _cut(following, limit, self._limits.page_bytes_max)
         reached = events[-1].seq if len(events) < len(following) else max(after, found.head.seq)
         return Log(found.head, events, reached)
 
     async def seq_at(self, user: str, at: datetime) -> int | None:
-        """How many events happened at or before `at`."""
+        """Events from the floor on are all kept: the last of these that happened at or before `at`."""
         found = self._users.get(user)
-        return bisect_right(found.events, at, key=lambda event: event.at) if found else None
+        if found is None:
+            return None
+        below = max(found.head.floor - 1, 0)
+        return max((event.seq for event in found.log(below) if event.at <= at), default=below)
 
     async def users(self, after: str | None, limit: int) -> list[Head]:
         """Users by lane, then id."""
@@ -225,16 +266,102 @@ class Memory:
         """The length of each lane."""
         return {lane: len(events) for lane, events in enumerate(self._lanes)}
 
+    async def floors(self) -> dict[int, int]:
+        """Up to where each lane has nothing but holes."""
+        return {
+            lane: max((pos for pos, place in enumerate(places, 1) if place is None), default=0)
+            for lane, places in enumerate(self._lanes)
+        }
+
     async def lane(self, lane: int, after: int, limit: int) -> list[LaneEvent]:
         """A lane's events in position order."""
-        events = self._lanes[lane][after:]
-        whole = _cut([event for _, event in events], limit, self._limits.page_bytes_max)
-        return [LaneEvent(lane, after + 1 + i, user, event) for i, (user, event) in enumerate(events[: len(whole)])]
+        places = enumerate(self._lanes[lane][after:], after + 1)
+        events = [LaneEvent(lane, pos, *place) for pos, place in places if place is not None]
+        return events[: len(_cut([place.event for place in events], limit, self._limits.page_bytes_max))]
+
+    async def feed(self, cursor: dict[int, int], limit: int) -> Feed:
+        """The events of lanes after a cursor."""
+        heads = {lane: len(self._lanes[lane]) for lane, after in cursor.items() if len(self._lanes[lane]) > after}
+        events = [event for lane in sorted(heads) for event in await self.lane(lane, cursor[lane], limit + 1)]
+        fitting = events[: len(_cut([place.event for place in events], limit, self._limits.page_bytes_max))]
+        return Feed(heads, fitting, more=len(fitting) < len(events))
 
     async def stored(self, user: str) -> tuple[Head, list[Document]] | None:
         """A head and all documents, tombstones included."""
         found = self._users.get(user)
         return (found.head, list(found.documents.values())) if found else None
+
+    async def devices(self, user: str) -> list[Device] | None:
+        """A user's devices, by name."""
+        found = self._users.get(user)
+        return [device for _, device in sorted(found.devices.items())] if found else None
+
+    async def connected(self, users: list[str], at: datetime) -> dict[str, list[Device]]:
+        """Devices that count as connected beyond `at`."""
+        return {
+            user: [device for device in await self.devices(user) or () if device.until and device.until > at]
+            for user in users
+        }
+
+    async def touch(self, devices: list[tuple[str, Device]], devices_max: int) -> None:
+        """Write what the devices said, and until when they count as connected."""
+        async with self._lock:
+            for user, device in devices:
+                found = self._users.get(user)
+                before = found.devices.get(device.device) if found else None
+                if found and (before or len(found.devices) < devices_max):
+                    number = before.number if before else 0
+                    found.devices[device.device] = replace(_advanced(before, device, number), until=device.until)
+
+    async def leave(self, devices: list[tuple[str, Device]]) -> None:
+        """Clear `until` where it is not later than what the node that says so has written."""
+        async with self._lock:
+            for user, device in devices:
+                before = self._users[user].devices.get(device.device) if user in self._users else None
+                if before:
+                    until = before.until if before.until and device.until and before.until > device.until else None
+                    seen_at = max(before.seen_at, device.seen_at)
+                    after = replace(_advanced(before, device, before.number), seen_at=seen_at, until=until)
+                    self._users[user].devices[device.device] = after
+
+    async def forget_devices(self, before: datetime, limit: int) -> int:
+        """Delete devices that have been away for long, the longest first."""
+        async with self._lock:
+            old = sorted(
+                (device.seen_at, user, device.device)
+                for user, found in self._users.items()
+                for device in found.devices.values()
+                if device.seen_at < before
+            )
+            for _, user, device in old[:limit]:
+                del self._users[user].devices[device]
+            return len(old[:limit])
+
+    async def compact(self, user: str, floor: int) -> int:
+        """Put None in the place of events that are not needed, in the log and in its lane."""
+        async with self._lock:
+            found = self._users.get(user)
+            if found is None or not found.head.floor < floor <= found.head.seq:
+                return 0
+            gone = superseded(found.log(0, floor), floor)
+            found.head = replace(found.head, floor=floor)
+            found.events = [None if event is None or event.seq in gone else event for event in found.events]
+            lane = self._lanes[lane_of(user)]
+            lane[:] = [
+                None if place is None or (place[0] == user and place[1].seq in gone) else place for place in lane
+            ]
+            return len(gone)
+
+    async def wait_for_news(self, timeout_s: float) -> None:
+        """Wait for `announce`: there are no other processes, but nodes of a test may share this object."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+        self._news.clear()
+
+    async def announce(self) -> None:
+        """Wake whoever waits for news."""
+        self._news.set()
 
     async def forget_answers(self, before: datetime, limit: int) -> int:
         """Delete old idempotency answers, the oldest first."""
@@ -245,13 +372,20 @@ class Memory:
             return len(old[:limit])
 
 
+def _advanced(before: Device | None, device: Device, number: int) -> Device:
+    """A device as it was, with what it said now."""
+    if before is None:
+        return replace(device, number=number, until=None)
+    return replace(before, number=number, cursor=max(before.cursor, device.cursor), seen_at=device.seen_at)
+
+
 def _cut(items: list[Item], limit: int, bytes_max: int) -> list[Item]:
     """The first `limit` items; fewer where those before an item have reached `bytes_max`, but never none."""
     size = 0
     for index, item in enumerate(items[:limit]):
         if size >= bytes_max:
             return items[:index]
-        size += len(item.value or b"")
+        size += item.size
     return items[:limit]
 
 

@@ -7,44 +7,38 @@ from starving each other: writers, batched point reads, and pages. The SQL is in
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Protocol
 
-import msgspec
-
-from roost.core.events import Document, Event, Head
+from roost.core.events import Device, Document, Head
 from roost.core.ids import lane_of
 from roost.core.ports import (
-    AnswerRef,
-    Appendix,
     DocumentRef,
     EngineUnavailable,
-    EventRef,
+    Feed,
     History,
     LaneEvent,
-    Loaded,
     Log,
     Page,
     Point,
     Reading,
     Snapshot,
     SnapshotTooLarge,
-    StoredAnswer,
-    TransactionLost,
 )
 from roost.engines import statements
-from roost.engines.connections import Connection, Connections, Record
+from roost.engines.connections import Connection, Connections
 from roost.engines.migrate import SCHEMA_VERSION
+from roost.engines.news import News
+from roost.engines.rows import columns, event_of, head_of, refs_columns
+from roost.engines.transaction import PostgresTransaction
 
 SQL = statements.load("write", "read")
 _SURROGATES, _AFTER_SURROGATES = 0xD800, 0xE000
 _PREFETCH = 500
 LOG_WINDOW = 50_000
 """Events that one statement of a narrowed `log` looks at, so that its cost is bounded."""
-
-_counts = msgspec.json.Decoder(dict[str, int])
 
 
 class Sizes(Protocol):
@@ -63,23 +57,12 @@ class Sizes(Protocol):
         """Connections for every other read."""
 
     @property
+    def notify(self) -> bool:
+        """Whether processes wake each other."""
+
+    @property
     def engine_timeout_s(self) -> float:
         """How long to wait for a connection, and for a statement."""
-
-
-def _head(row: Record) -> Head:
-    user, seq, floor, created_at, updated_at, counts = row
-    return Head(user, seq, floor, created_at, updated_at, _counts.decode(counts))
-
-
-def _event(row: Record) -> Event:
-    _, seq, kind, collection, key, value, at, actor, device, mutation = row
-    return Event(seq, kind, collection, key, value, at, actor, device, mutation)
-
-
-def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
-    """Rows, one at least, as the arrays that `unnest` takes, one a column."""
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def prefix_end(prefix: str) -> str | None:
@@ -92,92 +75,13 @@ def prefix_end(prefix: str) -> str | None:
     return None
 
 
-class PostgresTransaction:
-    """See `roost.core.ports.Transaction`."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._locked: dict[str, Head] = {}
-
-    async def lock(self, users: list[str], at: datetime) -> tuple[dict[str, Head], set[str]]:
-        """Lock the heads; where some are missing, they are created first. The transaction's first statement."""
-        refs = [lane_of(user) for user in users], users
-        rows = await self._fetch("lock_heads", *refs)
-        created: set[str] = set()
-        if len(rows) < len(users):
-            # Creating one while others are locked could meet somebody who does the same in another order: what is
-            # locked is let go, and locked again in order once all are there.
-            await self._connection.execute(SQL["let_go"])
-            created = {row[0] for row in await self._fetch("create_heads", *refs, at)}
-            rows = await self._fetch("lock_heads", *refs)
-            if len(rows) < len(users):
-                raise TransactionLost
-        self._locked = {head.user: head for head in map(_head, rows)}
-        return self._locked, created
-
-    async def load(self, documents: list[DocumentRef], answers: list[AnswerRef], events: list[EventRef]) -> Loaded:
-        """Load what the commands name."""
-        loaded = Loaded({}, {}, {})
-        if documents:
-            for user, *row in await self._fetch("load_documents", *_refs(documents)):
-                loaded.documents[DocumentRef(user, row[0], row[1])] = Document(*row)
-        if answers:
-            for user, key, *stored in await self._fetch("load_answers", *_refs(answers)):
-                ref = AnswerRef(user, key)
-                loaded.answers[ref] = StoredAnswer(ref, *stored)
-        if events:
-            for row in await self._fetch("load_events", *_refs(events)):
-                loaded.events[EventRef(row[0], row[1])] = _event(row)
-        return loaded
-
-    async def append(self, appendix: Appendix, abandoned: list[str]) -> None:
-        """Write answers, heads and documents, and the events at the next positions of their lanes."""
-        if abandoned:
-            await self._fetch("drop_heads", [lane_of(user) for user in abandoned], abandoned)
-        if appendix.answers:
-            rows = ((lane_of(a.ref.user), *a.ref, a.fingerprint, a.answer, a.at) for a in appendix.answers)
-            await self._fetch("append_answers", *_columns(rows))
-        if not appendix.events:
-            return
-        heads = [(lane_of(h.user), h.user, h.seq, h.updated_at, self._new_counts(h)) for h in appendix.heads]
-        versions = {(user, d.version) for user, d in appendix.documents}
-        steps: dict[int, int] = {}
-        events = []
-        for user, e in appendix.events:
-            lane = lane_of(user)
-            steps[lane] = step = steps.get(lane, 0) + 1
-            last = (user, e.seq) in versions
-            row = (
-                lane,
-                user,
-                e.seq,
-                step,
-                last,
-                e.kind,
-                e.collection,
-                e.key,
-                e.value,
-                e.actor,
-                e.device,
-                e.mutation,
-                e.at,
-            )
-            events.append(row)
-        await self._fetch("append", *_columns(heads), *_columns(events), list(steps), list(steps.values()))
-
-    def _new_counts(self, head: Head) -> str | None:
-        """The counts to write; None where they are what they were, as for most writes."""
-        if head.counts == self._locked[head.user].counts:
-            return None
-        return msgspec.json.encode(head.counts).decode()
-
-    async def _fetch(self, statement: str, *arguments: Any) -> list[Record]:
-        rows: list[Record] = await self._connection.fetch(SQL[statement], *arguments)
-        return rows
+def _device_columns(devices: list[tuple[str, Device]]) -> list[list[Any]]:
+    return columns((lane_of(user), user, d.device, d.cursor, d.seen_at, d.until) for user, d in devices)
 
 
-def _refs(refs: list[Any]) -> list[list[Any]]:
-    return [[lane_of(ref[0]) for ref in refs], *_columns(refs)]
+def _count(status: str) -> int:
+    """How many rows a statement changed, from what the server says of it: `DELETE 3`."""
+    return int(status.rpartition(" ")[2])
 
 
 class Postgres:
@@ -190,6 +94,7 @@ class Postgres:
         self._writers = Connections(url, size=sizes.writers, timeout_s=timeout_s)
         self._readers = Connections(url, size=sizes.readers, timeout_s=timeout_s)
         self._pages = Connections(url, size=sizes.pool, timeout_s=timeout_s)
+        self._news = News(url, timeout_s=timeout_s, enabled=sizes.notify)
         self._page_bytes_max = page_bytes_max
         self._snapshot_bytes_max = snapshot_bytes_max
 
@@ -200,6 +105,7 @@ class Postgres:
 
     async def close(self) -> None:
         """Let go of every connection."""
+        await self._news.close()
         for connections in (self._writers, self._readers, self._pages):
             await connections.close()
 
@@ -221,9 +127,9 @@ class Postgres:
         if not refs:
             return []
         points = [Point(None, None)] * len(refs)
-        for nr, seq, version, value, updated_at in await self._readers.fetch(SQL["points"], *_refs(refs)):
+        for nr, seq, *found in await self._readers.fetch(SQL["points"], *refs_columns(refs)):
             ref = refs[nr - 1]
-            document = None if version is None else Document(ref.collection, ref.key, version, value, updated_at)
+            document = None if found[0] is None else Document(ref.collection, ref.key, *found)
             points[nr - 1] = Point(seq, document)
         return points
 
@@ -276,7 +182,7 @@ class Postgres:
             documents, size = [], 0
             async for row in rows:
                 documents.append(Document(*row))
-                size += len(row[3])
+                size += documents[-1].size
                 if size > self._snapshot_bytes_max:
                     raise SnapshotTooLarge(self._snapshot_bytes_max)
             return Snapshot(head, seq, documents)
@@ -291,7 +197,7 @@ class Postgres:
             rows = await connection.fetch(
                 SQL["history"], lane_of(ref.user), *ref, before, limit + 1, self._page_bytes_max
             )
-            events = [_event(row) for row in rows[:limit]]
+            events = [event_of(row) for row in rows[:limit]]
             more = len(rows) > limit
             if rows and not more:
                 more = bool(await connection.fetch(SQL["history"], lane_of(ref.user), *ref, events[-1].seq, 1, 1))
@@ -313,9 +219,9 @@ class Postgres:
                 if not rows:
                     reached = end
                     continue
-                events = [_event(row) for row in rows]
+                events = [event_of(row) for row in rows]
                 # The page ended at its last event, unless it holds all there was: then the window is behind it.
-                size = sum(len(event.value or b"") for event in events)
+                size = sum(event.size for event in events)
                 whole = len(rows) < limit and size < self._page_bytes_max
                 return Log(head, events, end if whole else events[-1].seq)
             return Log(head, [], reached)
@@ -328,16 +234,31 @@ class Postgres:
     async def users(self, after: str | None, limit: int) -> list[Head]:
         """Users by lane, then id."""
         lane, user = (-1, "") if after is None else (lane_of(after), after)
-        return [_head(row) for row in await self._pages.fetch(SQL["users"], lane, user, limit)]
+        return [head_of(row) for row in await self._pages.fetch(SQL["users"], lane, user, limit)]
 
     async def positions(self) -> dict[int, int]:
         """The last position of each lane."""
         return dict(await self._pages.fetch(SQL["positions"]))
 
+    async def floors(self) -> dict[int, int]:
+        """Up to where each lane may have holes."""
+        return dict(await self._pages.fetch(SQL["floors"]))
+
     async def lane(self, lane: int, after: int, limit: int) -> list[LaneEvent]:
         """A lane's events in position order."""
         rows = await self._pages.fetch(SQL["lane"], lane, after, limit, self._page_bytes_max)
-        return [LaneEvent(lane, pos, row[0], _event(row)) for pos, *row in rows]
+        return [LaneEvent(lane, pos, row[0], event_of(row)) for pos, *row in rows]
+
+    async def feed(self, cursor: dict[int, int], limit: int) -> Feed:
+        """The events of lanes after a cursor."""
+        if not cursor:
+            return Feed({}, [], more=False)
+        rows = await self._pages.fetch(SQL["feed"], list(cursor), list(cursor.values()), limit, self._page_bytes_max)
+        heads = {row[0]: row[1] for row in rows}
+        events = [LaneEvent(row[0], row[2], row[3], event_of(row[3:])) for row in rows if row[2] is not None]
+        # As in `log`: there was more unless all of it was there.
+        size = sum(event.event.size for event in events)
+        return Feed(heads, events, more=len(rows) >= limit or size >= self._page_bytes_max)
 
     async def stored(self, user: str) -> tuple[Head, list[Document]] | None:
         """A head and its documents' rows."""
@@ -348,12 +269,63 @@ class Postgres:
             rows = await connection.fetch(SQL["stored"], lane_of(user), user)
             return head, [Document(*row) for row in rows]
 
+    async def devices(self, user: str) -> list[Device] | None:
+        """A user's devices, by name."""
+        async with self._pages.use() as connection:
+            if await self._head(connection, user) is None:
+                return None
+            return [Device(*row) for row in await connection.fetch(SQL["devices"], lane_of(user), user)]
+
+    async def connected(self, users: list[str], at: datetime) -> dict[str, list[Device]]:
+        """The devices of these users that are connected."""
+        found: dict[str, list[Device]] = {user: [] for user in users}
+        lanes = [lane_of(user) for user in found]
+        for user, *device in await self._pages.fetch(SQL["connected"], lanes, list(found), at):
+            found[user].append(Device(*device))
+        return found
+
+    async def touch(self, devices: list[tuple[str, Device]], devices_max: int) -> None:
+        """Write what devices said, and until when they count as connected."""
+        if devices:
+            await self._pages.fetch(SQL["touch"], *_device_columns(devices), devices_max)
+
+    async def leave(self, devices: list[tuple[str, Device]]) -> None:
+        """Clear `until` where nobody has written a later one."""
+        if devices:
+            await self._pages.fetch(SQL["leave"], *_device_columns(devices))
+
+    async def forget_devices(self, before: datetime, limit: int) -> int:
+        """Delete devices that have been away for long."""
+        async with self._pages.use() as connection:
+            return _count(await connection.execute(SQL["forget_devices"], before, limit))
+
+    async def compact(self, user: str, floor: int) -> int:
+        """Raise a log's floor, under the locks that writers take, in their order."""
+        lane = lane_of(user)
+        async with self._pages.use() as connection, connection.transaction():
+            rows = await connection.fetch(SQL["lock_floor"], lane, user, floor)
+            if not rows:
+                return 0
+            count: int
+            count, pos = (await connection.fetch(SQL["fold_away"], lane, user, rows[0][0], floor))[0]
+            await connection.fetch(SQL["raise_floor"], lane, user, floor)
+            if count:
+                await connection.fetch(SQL["raise_lane"], lane, pos)
+            return count
+
+    async def wait_for_news(self, timeout_s: float) -> None:
+        """Wait until another process announces something."""
+        await self._news.wait(timeout_s)
+
+    async def announce(self) -> None:
+        """Wake the others."""
+        await self._news.announce()
+
     async def forget_answers(self, before: datetime, limit: int) -> int:
         """Delete old idempotency answers."""
         async with self._pages.use() as connection:
-            status = await connection.execute(SQL["forget_answers"], before, limit)
-            return int(status.rpartition(" ")[2])
+            return _count(await connection.execute(SQL["forget_answers"], before, limit))
 
     async def _head(self, connection: Connection, user: str) -> Head | None:
         rows = await connection.fetch(SQL["head"], lane_of(user), user)
-        return _head(rows[0]) if rows else None
+        return head_of(rows[0]) if rows else None

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from roost.core.errors import Code, RoostError
 from roost.core.events import Head
+from roost.core.ids import SYSTEM_USER
 from roost.core.moment import Moment
 from roost.core.ports import (
     DocumentRef,
@@ -80,7 +81,12 @@ class Reader:
         if history is None:
             raise _no_user(ref.user)
         if not history.events and before is None:
-            raise RoostError(Code.NOT_FOUND, "There never was such a document.")
+            kept = (
+                "There is no such document in what is kept."
+                if history.head.floor
+                else "There never was such a document."
+            )
+            raise RoostError(Code.NOT_FOUND, kept)
         return history
 
     async def log(self, user: str, after: int, limit: int, collections: list[str] | None) -> Log:
@@ -103,8 +109,9 @@ class Reader:
         return head
 
     async def users(self, after: str | None, limit: int) -> list[Head]:
-        """Users in the engine's order."""
-        return await self._ask(lambda: self._engine.users(after, limit))
+        """Users in the engine's order, without the system user, who is nobody's."""
+        heads = await self._ask(lambda: self._engine.users(after, limit + 1))
+        return [head for head in heads if head.user != SYSTEM_USER][:limit]
 
     async def ready(self) -> None:
         """Return if the engine answers now. Raises `EngineUnavailable`."""

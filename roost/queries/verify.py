@@ -2,17 +2,18 @@
 
 Each user's log is folded and compared with the head and the documents; each lane is read from its first position
 to its last and compared with the logs of its users. It runs beside a working server: a lane is read after the logs
-of its users, so it holds at least their events, and what was committed since is told apart by its seq. Users come
-lane by lane, so one user's documents and one lane's users are in memory at a time, however many there are.
+of its users, so it holds at least their events, and what was committed since is told apart by its seq; where a log is
+folded away meanwhile, it is read again. Users come lane by lane, so one user's documents and one lane's users are in
+memory at a time, however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import msgspec
 
-from roost.core.events import Event
+from roost.core.events import Event, Head
 from roost.core.fold import Findings, Fold, chained, differences
 from roost.core.ids import lane_of
 from roost.core.ports import Engine, LaneEvent
@@ -54,11 +55,12 @@ async def verify(
 
 
 class _SeenLog:
-    """A log by its length and digest; or as much of it as a lane has shown."""
+    """A log by its length, digest and floor; or as much of it as a lane has shown."""
 
-    def __init__(self, seq: int = 0, digest: bytes = b"") -> None:
+    def __init__(self, seq: int = 0, digest: bytes = b"", floor: int = 0) -> None:
         self.seq = seq
         self.digest = digest
+        self.floor = floor
 
     def add(self, event: Event) -> None:
         self.seq, self.digest = event.seq, chained(self.digest, event)
@@ -69,30 +71,41 @@ class _Verification:
         self._engine = engine
         self._report = report
         self._progress = progress
+        self._floors: dict[int, int] = {}
         self.tally = Tally()
 
     async def user(self, user: str) -> _SeenLog:
         """Verify a user's head and documents; returns the log up to the head."""
-        stored = await self._engine.stored(user)
-        if stored is None:
-            self._found(f"{user}: listed, but not there")
-            return _SeenLog()
-        head, documents = stored
-        folded, reached = Fold(), 0
-        while reached < head.seq:
-            log = await self._engine.log(user, reached, PAGE_ITEMS, None)
-            if log is None or log.reached <= reached:
+        while True:
+            stored = await self._engine.stored(user)
+            if stored is None:
+                self._found(f"{user}: listed, but not there")
+                return _SeenLog()
+            head, documents = stored
+            folded = await self._fold(head)
+            if folded is not None:
                 break
-            for event in log.events:
-                if event.seq <= head.seq:
-                    folded.add(event)
-            reached = log.reached
         for difference in differences(head, documents, folded):
             self._found(f"{user}: {difference}")
         self.tally.users += 1
         self.tally.documents += len(documents)
         self._progress(self.tally)
-        return _SeenLog(folded.seq, folded.digest)
+        return _SeenLog(folded.seq, folded.digest, folded.floor)
+
+    async def _fold(self, head: Head) -> Fold | None:
+        """A log up to its head, added up; None where its floor has been raised meanwhile."""
+        folded, reached = Fold(head.floor), 0
+        while reached < head.seq:
+            log = await self._engine.log(head.user, reached, PAGE_ITEMS, None)
+            if log is None or log.reached <= reached:
+                break
+            if log.head.floor != head.floor:
+                return None
+            for event in log.events:
+                if event.seq <= head.seq:
+                    folded.add(event)
+            reached = log.reached
+        return folded
 
     async def lane(self, lane: int, logs: dict[str, _SeenLog]) -> None:
         """Verify that a lane's positions are dense, and that it holds each event of these logs once, in order."""
@@ -100,10 +113,12 @@ class _Verification:
         shown: dict[str, _SeenLog] = {}
         last = 0
         async for place in self._lane_events(lane):
-            if place.pos != last + 1:
+            if place.pos != last + 1 and not await self._is_hole(lane, last, place.pos):
                 findings.add(f"position {place.pos} follows position {last}")
             last = place.pos
-            self._show(place, logs, shown, findings)
+            for difference in self._show(place, logs, shown):
+                if not await self._folded_away(place.user, logs):
+                    findings.add(difference)
             self.tally.events += 1
         head = (await self._engine.positions()).get(lane, 0)
         # What is committed meanwhile moves the head ahead of what was read, never behind it.
@@ -121,20 +136,28 @@ class _Verification:
         self.tally.lanes += 1
         self._progress(self.tally)
 
-    def _show(
-        self, place: LaneEvent, logs: dict[str, _SeenLog], shown: dict[str, _SeenLog], findings: Findings
-    ) -> None:
+    def _show(self, place: LaneEvent, logs: dict[str, _SeenLog], shown: dict[str, _SeenLog]) -> Iterator[str]:
         """Compare the next event of a lane with the log that it belongs to."""
         user, event = place.user, place.event
         if lane_of(user) != place.lane:
-            findings.add(f"position {place.pos} is of {user}, who belongs to lane {lane_of(user)}")
-        seen = shown.setdefault(user, _SeenLog())
-        if event.seq != seen.seq + 1:
-            findings.add(f"position {place.pos} is event {event.seq} of {user}, after event {seen.seq}")
+            yield f"position {place.pos} is of {user}, who belongs to lane {lane_of(user)}"
+        seen, log = shown.setdefault(user, _SeenLog()), logs.get(user, _SeenLog())
+        if event.seq != seen.seq + 1 and not seen.seq < event.seq <= log.floor:
+            yield f"position {place.pos} is event {event.seq} of {user}, after event {seen.seq}"
         seen.add(event)
-        log = logs.get(user)
-        if log is not None and event.seq == log.seq and seen.digest != log.digest:
-            findings.add(f"{user}: the lane shows other events than the log has")
+        if event.seq == log.seq and seen.digest != log.digest:
+            yield f"{user}: the lane shows other events than the log has"
+
+    async def _is_hole(self, lane: int, last: int, pos: int) -> bool:
+        """Whether the positions between two were folded away: up to a lane's floor they may have been."""
+        if pos - 1 > self._floors.get(lane, 0):
+            self._floors = await self._engine.floors()
+        return last < pos - 1 <= self._floors.get(lane, 0)
+
+    async def _folded_away(self, user: str, logs: dict[str, _SeenLog]) -> bool:
+        """Whether events of a log are gone since it was read: then the lane, read later, rightly lacks them."""
+        head = await self._engine.head(user)
+        return head is not None and head.floor > logs.get(user, _SeenLog()).floor
 
     async def _check_newer(self, user: str, shown: _SeenLog, findings: Findings) -> None:
         """An event that the log did not have when it was read has to be there now."""

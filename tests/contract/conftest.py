@@ -23,7 +23,7 @@ from roost.engines.postgres import Postgres
 from roost.settings import Settings
 
 Result = TypeVar("Result")
-TABLES = ("events", "documents", "users", "answers")
+TABLES = ("events", "documents", "users", "answers", "devices")
 NODES = Settings(writers=4, readers=1, pool=4)
 
 
@@ -78,7 +78,7 @@ async def emptied(url: str) -> None:
     connection = await asyncpg.connect(url)
     for table in TABLES:
         await connection.execute(f"DELETE FROM roost.{table}")
-    await connection.execute("UPDATE roost.lanes SET pos = 0")
+    await connection.execute("UPDATE roost.lanes SET pos = 0, floor = 0")
     await connection.close()
 
 

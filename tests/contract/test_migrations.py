@@ -9,6 +9,7 @@ import asyncio
 import re
 import subprocess
 from collections.abc import Coroutine, Iterator
+from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import count
 from typing import Any, TypeVar
@@ -17,11 +18,13 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from roost.core.ids import LANES
-from roost.core.ports import EngineUnavailable
+from roost.core.events import Event, Head
+from roost.core.ids import LANES, lane_of
+from roost.core.ports import Engine, EngineUnavailable, Log
 from roost.engines import migrate
 from roost.engines.embedded import binaries
 from roost.engines.postgres import Postgres
+from roost.queries.verify import verify
 from roost.settings import Settings
 
 Result = TypeVar("Result")
@@ -155,6 +158,61 @@ def test_an_old_node_runs_on_a_newer_schema_and_a_new_one_not_on_an_older(empty:
     run(rows(empty, "DELETE FROM roost.migrations; INSERT INTO roost.migrations VALUES (0, 'old', '2000-01-01');"))
     with pytest.raises(EngineUnavailable, match="run `roost migrate`"):
         run(ping())
+
+
+WRITTEN_BY_0001 = """
+UPDATE roost.lanes SET pos = {seq} WHERE lane = {lane};
+INSERT INTO roost.users (lane, user_id, seq, floor, created_at, updated_at, counts)
+    VALUES ({lane}, 'ada', {seq}, 0, '{at}', '{at}', '{{"notes": 1}}')
+    ON CONFLICT (lane, user_id) DO UPDATE SET seq = excluded.seq;
+INSERT INTO roost.documents (lane, user_id, collection, key, version, value, updated_at)
+    VALUES ({lane}, 'ada', 'notes', 'k', {seq}, '{seq}', '{at}')
+    ON CONFLICT (lane, user_id, collection, key) DO UPDATE SET version = excluded.version, value = excluded.value;
+INSERT INTO roost.events
+    (lane, user_id, seq, pos, kind, collection, key, value, actor, device, mutation, at)
+    VALUES ({lane}, 'ada', {seq}, {seq}, 'put', 'notes', 'k', '{seq}', 'user:ada', NULL, NULL, '{at}');
+"""
+"""A write, as a node of the first release makes it."""
+
+
+def test_an_upgrade_rewrites_no_table_and_nodes_of_the_first_release_write_on(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, lane = datetime(2026, 1, 1, tzinfo=UTC), lane_of("ada")
+    files_of = "SELECT relname, relfilenode FROM pg_class WHERE relnamespace = 'roost'::regnamespace AND relkind = 'r'"
+
+    def write(seq: int) -> None:
+        run(rows(empty, WRITTEN_BY_0001.format(seq=seq, lane=lane, at=at.isoformat())))
+
+    async def log() -> Log | None:
+        engine = Postgres(empty, Settings(), page_bytes_max=1 << 20, snapshot_bytes_max=1)
+        await engine.open()
+        assert await differences(engine) == []
+        try:
+            return await engine.log("ada", 0, 10, None)
+        finally:
+            await engine.close()
+
+    steps = migrate.migrations()
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "migrations", lambda: steps[:1])
+        assert apply(empty) == [1]
+    write(1)
+    before = set(run(rows(empty, files_of)))
+    assert apply(empty) == [version for version, _ in ALL[1:]]
+    assert before <= set(run(rows(empty, files_of)))
+    write(2)
+    found = run(log())
+    assert found is not None
+    assert found.head == Head("ada", 2, 0, at, at, {"notes": 1})
+    assert found.events == [Event(seq, "put", "notes", "k", b"%d" % seq, at, "user:ada") for seq in (1, 2)]
+
+
+async def differences(engine: Engine) -> list[str]:
+    """What `roost verify` finds."""
+    found: list[str] = []
+    await verify(engine, found.append)
+    return found
 
 
 def test_what_cannot_be_reached_is_told_in_one_line() -> None:

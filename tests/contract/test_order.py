@@ -81,7 +81,7 @@ def test_whoever_comes_second_waits_and_sees_what_the_first_has_done(store: Stor
                 await other.positions()
                 await asyncio.sleep(0)
             ref = DocumentRef("ada", "notes", "k")
-            documents = (await tx.load([ref], [], [])).documents.values()
+            documents = (await tx.load([ref], [], [], [])).documents.values()
             event = Event(heads["ada"].seq + 1, "put", "notes", "k", b"1", START, "user:test")
             await tx.append(appendix_of("ada", heads["ada"], [event], list(documents)), [])
         await second
@@ -108,7 +108,7 @@ def test_of_writers_that_race_for_a_version_one_wins(store: Store) -> None:
                 await gate.wait()
                 async with engine.transaction() as tx:
                     heads, _ = await tx.lock(["ada"], START)
-                    now = (await tx.load([ref], [], [])).documents[ref]
+                    now = (await tx.load([ref], [], [], [])).documents[ref]
                     if now.version == seen.version:
                         event = Event(heads["ada"].seq + 1, "put", "notes", "k", b"%d" % number, START, "user:test")
                         await tx.append(appendix_of("ada", heads["ada"], [event], [now]), [])

@@ -26,7 +26,7 @@ from tests.contract.conftest import Store
 from tests.contract.writing import START, Write, appendix_of, head_of, together, write, write_log
 
 LATER = START + timedelta(days=1)
-NOTHING = Appendix([], [], [], [])
+NOTHING = Appendix([], [], [], [], [])
 
 
 class Interruption(Exception):
@@ -55,7 +55,7 @@ async def everything(engine: Engine, *users: str) -> object:
 
 async def answers_of(engine: Engine, *users: str) -> dict[AnswerRef, StoredAnswer]:
     async with engine.transaction() as tx:
-        return (await tx.load([], [AnswerRef(user, key) for user in users for key in "abc"], [])).answers
+        return (await tx.load([], [AnswerRef(user, key) for user in users for key in "abc"], [], [])).answers
 
 
 def test_locking_creates_the_users_that_are_missing_and_says_which(store: Store) -> None:
@@ -85,12 +85,13 @@ def test_what_was_appended_is_what_is_loaded_and_read(store: Store) -> None:
         async with engine.transaction() as tx:
             heads, created = await tx.lock(["ada"], LATER)
             assert (heads["ada"], created) == (head_of("ada", events), set())
-            loaded = await tx.load(refs, [AnswerRef("ada", "a")], [EventRef("ada", seq) for seq in (4, 1, 0, 5)])
+            loaded = await tx.load(refs, [AnswerRef("ada", "a")], [EventRef("ada", seq) for seq in (4, 1, 0, 5)], [])
             documents = fold(events).documents
             assert loaded == Loaded(
                 {ref: documents[ref[1:]] for ref in refs[:3]},
                 {},
                 {EventRef("ada", 4): events[3], EventRef("ada", 1): events[0]},
+                {},
             )
         assert await engine.head("ada") == head_of("ada", events)
 
@@ -103,8 +104,8 @@ def test_a_transaction_sees_what_it_has_written(store: Store) -> None:
             heads, _ = await tx.lock(["ada"], START)
             await tx.append(appendix_of("ada", heads["ada"], [put(1)], []), [])
             ref, event = DocumentRef("ada", "notes", "k"), EventRef("ada", 1)
-            loaded = await tx.load([ref], [], [event])
-            assert loaded == Loaded({ref: Document("notes", "k", 1, b"1", START)}, {}, {event: put(1)})
+            loaded = await tx.load([ref], [], [event], [])
+            assert loaded == Loaded({ref: Document("notes", "k", 1, b"1", START)}, {}, {event: put(1)}, {})
 
     store.run(run())
 
@@ -116,7 +117,7 @@ def test_nobody_sees_a_transaction_before_it_commits(store: Store) -> None:
         ref, lane = DocumentRef("ada", "notes", "k"), lane_of("ada")
         async with engine.transaction() as tx:
             heads, _ = await tx.lock(["ada"], START)
-            old = (await tx.load([ref], [], [])).documents[ref]
+            old = (await tx.load([ref], [], [], [])).documents[ref]
             await tx.append(appendix_of("ada", heads["ada"], [put(2), put(3, "l")], [old]), [])
             assert await engine.points([ref]) == [Point(1, old)]
             assert await engine.head("ada") == heads["ada"]

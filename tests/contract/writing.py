@@ -76,7 +76,7 @@ def appendix_of(user: str, head: Head, events: list[Event], documents: list[Docu
         before = after.get((event.collection, event.key))
         difference = (event.value is not None) - (before is not None and before.value is not None)
         counts[event.collection] = counts.get(event.collection, 0) + difference
-        after[event.collection, event.key] = document_of(event)
+        after[event.collection, event.key] = document_of(event, before)
     counts = {collection: count for collection, count in counts.items() if count}
     changed = [document for document in after.values() if document.version > head.seq]
     last = events[-1]
@@ -84,6 +84,7 @@ def appendix_of(user: str, head: Head, events: list[Event], documents: list[Docu
         [Head(user, last.seq, head.floor, head.created_at, last.at, counts)],
         [(user, document) for document in changed],
         [(user, event) for event in events],
+        [],
         [],
     )
 
@@ -99,7 +100,7 @@ async def write(engine: Engine, *writes: Write, answers: list[StoredAnswer] | No
     async with engine.transaction() as tx:
         heads, _ = await tx.lock(users, writes[0].at)
         refs = sorted({DocumentRef(write.user, write.collection, write.key) for write in writes})
-        loaded = await tx.load(refs, [], [])
+        loaded = await tx.load(refs, [], [], [])
         parts = []
         for user in users:
             events = [
@@ -114,7 +115,7 @@ async def write(engine: Engine, *writes: Write, answers: list[StoredAnswer] | No
             ]
             documents = [document for ref, document in loaded.documents.items() if ref.user == user]
             parts.append(appendix_of(user, heads[user], events, documents))
-        appendix = together(*parts, Appendix([], [], [], answers or []))
+        appendix = together(*parts, Appendix([], [], [], answers or [], []))
         # In the order of the writes, not user by user: that is what decides positions.
         queues = {user: iter([event for name, event in appendix.events if name == user]) for user in users}
         events_in_order = [(write.user, next(queues[write.user])) for write in writes]

@@ -13,18 +13,38 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count, product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
 from roost.commands.transaction import GroupCommit, Outcome
 from roost.commands.writer import Writer
-from roost.core.commands import Accepted, AppendLog, Change, Command, CreateUser, Idempotency, Op, Versions
+from roost.core.commands import (
+    Accepted,
+    AppendLog,
+    Change,
+    Command,
+    CreateUser,
+    Idempotency,
+    Mutation,
+    Op,
+    Push,
+    Versions,
+)
 from roost.core.decide import Rules
 from roost.core.errors import Code, RoostError
 from roost.core.events import Event, Head
 from roost.core.limits import Limits
-from roost.core.ports import Appendix, Engine, EngineUnavailable, Loaded, Transaction, TransactionLost
+from roost.core.ports import (
+    Appendix,
+    DocumentRef,
+    Engine,
+    EngineUnavailable,
+    Loaded,
+    Transaction,
+    TransactionLost,
+    Unseen,
+)
 from roost.engines.embedded import Embedded
 from roost.engines.memory import Memory
 from roost.engines.migrate import migrate
@@ -71,6 +91,9 @@ class BreakingTransaction:
         _break(self._at, "load")
         return loaded
 
+    async def unseen(self, bases: dict[DocumentRef, int], limit: int) -> dict[DocumentRef, Unseen]:
+        return await self._transaction.unseen(bases, limit)
+
     async def append(self, appendix: Appendix, abandoned: list[str]) -> None:
         await self._transaction.append(appendix, abandoned)
         _break(self._at, "append")
@@ -89,6 +112,10 @@ def grow(user: str, value: str, key: str | None = None) -> Change:
     return Change(user, (Op("merge", "notes", value, {"of": value}),), "admin", idempotency)
 
 
+def pushed(number: int, key: str, kind: Literal["put", "delete"] = "put") -> Mutation:
+    return Mutation(number, 0, 1, (Op(kind, "pushed", key, None if kind == "delete" else b"1"),))
+
+
 COMMANDS: list[Command] = [
     grow("ada", "one"),
     grow("ada", "two", key="k2"),
@@ -97,6 +124,9 @@ COMMANDS: list[Command] = [
     Change("ada", (Op("put", "notes", "x", b"1", Versions(frozenset({9}))),), "admin", Idempotency("k4", b"")),
     Change("nobody", (Op("delete", "notes", "x"),), "admin"),
     CreateUser("eve", "admin"),
+    # A repeat finds the answers of what was committed, or the events; and one that wrote nothing has only its answer.
+    Push("ada", "phone", (pushed(1, "one"), pushed(2, "two")), "user:ada"),
+    Push("gil", "phone", (pushed(1, "nothing there to delete", "delete"),), "user:gil"),
     AppendLog("dan", (Event(1, "put", "notes", "a", b"1", START, "admin"),), "admin"),
 ]
 
@@ -127,10 +157,14 @@ def told(outcome: Outcome) -> object:
     """What an outcome says, times aside; whether a refusal is told for the first time is left open."""
     if isinstance(outcome, RoostError):
         return outcome.code, outcome.detail
+    if outcome.results:
+        return outcome.results
     return outcome.seq, [(written.event.seq, written.event.value, written.created) for written in outcome.written]
 
 
-@pytest.mark.parametrize("commands", [COMMANDS, COMMANDS[:1], COMMANDS[3:5]], ids=["many", "one", "refused"])
+@pytest.mark.parametrize(
+    "commands", [COMMANDS, COMMANDS[:1], COMMANDS[3:5], COMMANDS[6:8]], ids=["many", "one", "refused", "pushes"]
+)
 def test_however_three_attempts_break_all_is_carried_out_once(commands: list[Command]) -> None:
     async def run(breaks: tuple[str, ...]) -> tuple[object, object]:
         memory = Memory()

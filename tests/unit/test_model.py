@@ -33,12 +33,14 @@ from roost.core.commands import (
     Versions,
 )
 from roost.core.errors import Code, RoostError
-from roost.core.events import Document, Event
+from roost.core.events import Document, Event, microseconds
 from roost.core.limits import Limits
 from roost.core.moment import NOW, Moment
 from roost.core.ports import DocumentRef
 from roost.engines.memory import Memory
+from roost.feed.definitions import Definitions
 from roost.feed.hub import Hub
+from roost.feed.presence import Presence
 from roost.queries.reader import Reader
 from roost.queries.verify import verify
 from roost.settings import Settings
@@ -181,6 +183,9 @@ class Model:
         is_new = wanted.user not in self.logs
         log = Log(now, []) if is_new else deepcopy(self.logs[wanted.user])
         at = max(now, log.events[-1].at if log.events else log.created_at)
+        # No write has the clock of one before it; that of the first write at a time is just the time.
+        ticked = max([microseconds(at), *(event.stamp.clock + 1 for event in log.events)])
+        clock = None if ticked == microseconds(at) else ticked
         written = []
         for number, op in enumerate(wanted.ops):
             try:
@@ -189,7 +194,8 @@ class Model:
                 code, pointer = refused.answer
                 return code, (f"/ops/{number}" if wanted.batch else pointer), self._current(wanted.user, op, code)
             kind: Any = "delete" if value is None else "put"
-            log.events.append(Event(len(log.events) + 1, kind, op.collection, op.key, value, at, "admin"))
+            event = Event(len(log.events) + 1, kind, op.collection, op.key, value, at, "admin", clock=clock)
+            log.events.append(event)
             written.append((len(log.events), created))
         self.logs[wanted.user] = log
         return len(log.events), written, is_new
@@ -294,8 +300,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.engine = Memory(SETTINGS.limits)
         hub = Hub(10)
         writer = Writer(self.engine, SETTINGS, clock=lambda: self.now, committed=hub.publish)
-        self.gate = Gate(writer, Reader(self.engine, SETTINGS), hub)
+        definitions = Definitions(self.engine, hub, SETTINGS)
+        presence = Presence(self.engine, clock=lambda: self.now, refresh_s=60, devices_max=10)
+        self.gate = Gate(writer, Reader(self.engine, SETTINGS), hub, definitions, presence)
         self.runner.run(self.engine.open())
+        self.runner.run(definitions.read())
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):

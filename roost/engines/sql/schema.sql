@@ -12,7 +12,8 @@ CREATE TABLE roost.migrations (
 CREATE TABLE roost.lanes (
     lane    integer NOT NULL PRIMARY KEY,
     region  text    NOT NULL,
-    pos     bigint  NOT NULL
+    pos     bigint  NOT NULL,
+    floor   bigint  NOT NULL DEFAULT 0
 );
 
 CREATE TABLE roost.users (
@@ -23,6 +24,7 @@ CREATE TABLE roost.users (
     created_at  timestamptz      NOT NULL,
     updated_at  timestamptz      NOT NULL,
     counts      jsonb            NOT NULL,
+    clock       bigint           NOT NULL DEFAULT 0,
     PRIMARY KEY (lane, user_id)
 ) WITH (fillfactor = 80);
 
@@ -34,6 +36,7 @@ CREATE TABLE roost.documents (
     version     bigint           NOT NULL,
     value       bytea,
     updated_at  timestamptz      NOT NULL,
+    siblings    bytea,
     PRIMARY KEY (lane, user_id, collection, key)
 ) WITH (fillfactor = 80);
 
@@ -50,6 +53,9 @@ CREATE TABLE roost.events (
     device      text,
     mutation    bigint,
     at          timestamptz      NOT NULL,
+    clock       bigint,
+    beside      bigint[],
+    edits       bytea,
     PRIMARY KEY (lane, user_id, seq)
 );
 
@@ -67,3 +73,15 @@ CREATE TABLE roost.answers (
 );
 
 CREATE INDEX answers_by_age ON roost.answers (at);
+
+-- Without an index by age: each sign of life would have to be entered there, and age is asked for once in a while.
+CREATE TABLE roost.devices (
+    lane      integer          NOT NULL,
+    user_id   text COLLATE "C" NOT NULL,
+    device    text COLLATE "C" NOT NULL,
+    number    bigint           NOT NULL,
+    cursor    bigint           NOT NULL,
+    seen_at   timestamptz      NOT NULL,
+    until     timestamptz,
+    PRIMARY KEY (lane, user_id, device)
+) WITH (fillfactor = 80);

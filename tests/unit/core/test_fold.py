@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roost.core.events import Document, Event, Head, Kind
-from roost.core.fold import NAMED_MAX, Fold, chained, differences, fold
+from roost.core.fold import NAMED_MAX, Fold, chained, differences, fold, superseded
 from tests.contract.writing import START, STEPS, Step, head_of, log_of
 
 replace = msgspec.structs.replace
@@ -119,6 +119,78 @@ def test_a_log_that_is_wrong_throughout_is_told_in_few_words() -> None:
     found = differences(replace(HEAD, seq=folded.seq), [], folded)
     assert len(found) < 3 * NAMED_MAX
     assert "and 980 more like these" in found
+
+
+def kept(events: list[Event], floor: int) -> Fold:
+    """What is left of a log that was folded up to `floor`, added up."""
+    gone, folded = superseded(events[:floor], floor), Fold(floor)
+    for event in events:
+        if event.seq not in gone:
+            folded.add(event)
+    return folded
+
+
+@given(STEPS, st.data())
+def test_what_is_left_of_a_folded_log_adds_up_to_the_same(steps: list[Step], data: st.DataObject) -> None:
+    events = log_of(steps)
+    floor = data.draw(st.integers(0, len(events)))
+    head, documents = head_of("ada", events), fold(events).documents
+    folded = kept(events, floor)
+    assert differences(replace(head, floor=floor), documents.values(), folded) == []
+    assert {name: one for name, one in documents.items() if one.value is not None or one.version > floor} == {
+        name: one for name, one in folded.documents.items() if one.value is not None or one.version > floor
+    }
+
+
+FLOOR = 4
+FOLDED = [event for event in LOG if event.seq not in superseded(LOG[:FLOOR], FLOOR)]
+
+
+def test_the_event_at_the_floor_stays_and_no_other_deletion() -> None:
+    assert [event.seq for event in FOLDED] == [3, 4, 5]
+    assert superseded(LOG, 5) == {1, 2, 4}
+
+
+def test_events_that_siblings_come_from_stay() -> None:
+    log = [put(1, "a"), put(2, "a"), put(3, "a"), put(4, "a"), put(5, "b")]
+    log[2] = replace(log[2], beside=(2,))
+    log[3] = replace(log[3], beside=(2, 3))
+    assert superseded(log, 5) == {1}
+    assert kept(log, 5).documents == fold(log).documents
+    assert superseded([*log, put(6, "a")], 6) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("events", "difference"),
+    [
+        (FOLDED[::2], "event 5 follows event 3"),
+        ([FOLDED[0], FOLDED[1], replace(FOLDED[2], seq=6)], "event 6 follows event 4"),
+        ([FOLDED[1], FOLDED[0], FOLDED[2]], "event 3 follows event 4"),
+        (FOLDED[1:], "notes/a: stored, but not in the log"),
+    ],
+)
+def test_a_flaw_of_a_folded_log_is_found(events: list[Event], difference: str) -> None:
+    folded = Fold(FLOOR)
+    for event in events:
+        folded.add(event)
+    assert difference in differences(HEAD, DOCUMENTS, folded)
+
+
+def test_only_what_was_deleted_up_to_the_floor_may_be_stored_without_an_event() -> None:
+    folded = Fold(FLOOR)
+    for event in FOLDED:
+        folded.add(event)
+    buried = Document("notes", "d", FLOOR, None, START)
+    assert differences(HEAD, [*DOCUMENTS, buried], folded) == []
+    for strange in (replace(buried, version=5), replace(buried, value=b"1")):
+        assert "notes/d: stored, but not in the log" in differences(HEAD, [*DOCUMENTS, strange], folded)
+
+
+def test_a_head_whose_clock_is_behind_its_log_is_found() -> None:
+    log = [replace(LOG[0], clock=7), *LOG[1:]]
+    assert differences(replace(HEAD, clock=7), DOCUMENTS, fold(log)) == []
+    assert differences(replace(HEAD, clock=9), DOCUMENTS, fold(log)) == []
+    assert differences(HEAD, DOCUMENTS, fold(log)) == ["the head's clock is 0, the log's 7"]
 
 
 @given(STEPS, st.data())

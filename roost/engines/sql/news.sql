@@ -1,0 +1,7 @@
+-- What the connection for wake-ups sends.
+
+-- name: announce
+NOTIFY roost;
+
+-- name: probe
+SELECT 1;
