@@ -11,7 +11,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,13 +21,18 @@ from roost.authz.gate import Gate
 from roost.authz.identity import Identity
 from roost.commands.writer import Writer
 from roost.console import PAGES
+from roost.core.events import Event
 from roost.core.ports import Engine, EngineUnavailable, TransactionLost
 from roost.crypto.signing import SigningKey
 from roost.engines import migrate as migrations
 from roost.engines.memory import Memory
 from roost.engines.postgres import Postgres
+from roost.feed import compaction
+from roost.feed.compaction import keep_compact
+from roost.feed.definitions import Definitions
 from roost.feed.hub import Hub
-from roost.feed.tail import watch
+from roost.feed.presence import Presence
+from roost.feed.tail import Announcer, watch
 from roost.queries.reader import Reader
 from roost.queries.verify import Tally
 from roost.queries.verify import verify as verify_engine
@@ -73,8 +78,22 @@ class App:
         self._settings = settings
         self._engine = engine_of(settings)
         self._hub = Hub(settings.waiters_max)
-        self._writer = Writer(self._engine, settings, clock=clock, committed=self._hub.publish)
-        gate = Gate(self._writer, Reader(self._engine, settings), self._hub)
+        self._announcer = Announcer(self._engine)
+        self._presence = Presence(
+            self._engine,
+            clock=clock,
+            refresh_s=settings.presence_refresh_s,
+            devices_max=settings.limits.devices_max,
+        )
+        self._definitions = Definitions(self._engine, self._hub, settings)
+        self._writer = Writer(
+            self._engine,
+            settings,
+            clock=clock,
+            committed=self._committed,
+            policy_of=self._definitions.policy_of,
+        )
+        gate = Gate(self._writer, Reader(self._engine, settings), self._hub, self._definitions, self._presence)
         identity = Identity(SigningKey.load_or_create(settings.data), clock)
         self._wire = build(gate, identity, settings, clock, PAGES)
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,16 +117,25 @@ class App:
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._hub.drain)
         self._tasks = [
             asyncio.create_task(watch(self._engine, self._hub, self._settings.tail_interval_s)),
+            asyncio.create_task(self._announcer.run()),
+            asyncio.create_task(self._presence.run()),
+            asyncio.create_task(self._definitions.keep()),
             asyncio.create_task(_sweep(self._engine, self._settings)),
+            asyncio.create_task(keep_compact(self._engine, self._settings, clock)),
         ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._presence.close()
         await self._writer.close()
         await self._engine.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _committed(self, user: str, seq: int, events: Sequence[Event]) -> None:
+        self._hub.publish(user, seq, events)
+        self._announcer.committed()
 
 
 async def _sweep(engine: Engine, settings: Settings) -> None:
@@ -133,11 +161,23 @@ async def migrate(settings: Settings) -> list[str]:
     return [f"{migration.version:04}_{migration.name}" for migration in applied]
 
 
+async def compact(settings: Settings, user: str | None, *, dry_run: bool) -> compaction.Tally:
+    """Fold old events away, of one user or of all."""
+    engine = engine_of(settings)
+    await engine.open()
+    try:
+        await engine.ping()
+        return await compaction.compact(engine, settings, clock(), user=user, dry_run=dry_run)
+    finally:
+        await engine.close()
+
+
 async def verify(settings: Settings, report: Callable[[str], None]) -> Tally:
     """Fold every log and compare; `report` gets a line for each difference."""
     engine = engine_of(settings)
     await engine.open()
     try:
+        await engine.ping()
         return await verify_engine(engine, report)
     finally:
         await engine.close()

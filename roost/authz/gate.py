@@ -7,17 +7,24 @@ reaches that user's state, admins and services everything; what only they may do
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
+
+import msgspec
 
 from roost.authz.principal import Principal
 from roost.commands.writer import Writer
-from roost.core.commands import Accepted, AppendLog, Change, CreateUser
+from roost.core.commands import Accepted, AppendLog, Change, CreateUser, Idempotency, Op, Push
 from roost.core.errors import Code, RoostError
-from roost.core.events import Event, Head
+from roost.core.events import Device, Event, Head
+from roost.core.ids import DEFINITIONS, SYSTEM_USER, check_writable
+from roost.core.limits import NUMBER_MAX
 from roost.core.moment import NOW, Moment
 from roost.core.ports import DocumentRef, History, Log, Page, Point, Snapshot
+from roost.feed.definitions import Definitions
 from roost.feed.hub import Hub
+from roost.feed.presence import Connection, Presence, Watch
 from roost.queries.reader import Reader
 
 STRETCH_EVENTS_MAX = 500
@@ -34,15 +41,43 @@ class Stretch(NamedTuple):
 class Gate:
     """Every method raises `FORBIDDEN` for a principal that may not, before anything is read."""
 
-    def __init__(self, writer: Writer, reader: Reader, hub: Hub) -> None:
+    def __init__(self, writer: Writer, reader: Reader, hub: Hub, definitions: Definitions, presence: Presence) -> None:
         self._writer = writer
         self._reader = reader
         self._hub = hub
+        self._definitions = definitions
+        self._presence = presence
 
     async def change(self, principal: Principal, change: Change) -> Accepted:
         """Change documents; see `Writer.run`."""
         _own(principal, change.user)
+        for index, op in enumerate(change.ops):
+            try:
+                check_writable(op.collection, deletes=op.kind == "delete")
+            except RoostError as refusal:
+                refusal.pointer = f"/ops/{index}" if change.batch else None
+                raise
+        self._definitions.check()
         return await self._writer.run(change)
+
+    async def push(self, principal: Principal, push: Push) -> Accepted:
+        """Carry out a device's mutations, each answered alone; `results` may be fewer, then the rest was not looked at.
+
+        Raises what refuses the push as a whole, with nothing done. What a device may not do to a collection, it is
+        told in the mutation's own answer: a refusal here would keep the rest of its queue from ever coming through.
+        """
+        _own(principal, push.user)
+        self._definitions.check()
+        accepted = await self._writer.run(push)
+        results, written, created = accepted.results, accepted.written, accepted.created
+        while accepted.results and len(results) < len(push.mutations):
+            rest = msgspec.structs.replace(push, mutations=push.mutations[len(results) :])
+            try:
+                accepted = await self._writer.run(rest)
+            except RoostError:
+                break  # what was answered is answered
+            results, written = results + accepted.results, written + accepted.written
+        return Accepted(accepted.seq, written, created, results=results)
 
     async def create_user(self, principal: Principal, user: str) -> tuple[Head, bool]:
         """The user's head, and whether this brought the user into being."""
@@ -134,6 +169,32 @@ class Gate:
                 if live:
                     await follower.wait(after, None)
 
+    async def stay(self, principal: Principal, user: str) -> None:
+        """Be counted among those who follow this user's log, without following; returns when this node stops."""
+        _own(principal, user)
+        with self._hub.follow(user) as follower:
+            while not follower.released:
+                await follower.wait(NUMBER_MAX, None)
+
+    @contextmanager
+    def connect(self, principal: Principal, user: str, device: str, cursor: int) -> Iterator[Connection]:
+        """The device is connected, inside; see `Presence.connect`."""
+        _own(principal, user)
+        with self._presence.connect(user, device, cursor) as connection:
+            yield connection
+
+    @contextmanager
+    def watch(self, principal: Principal, user: str) -> Iterator[Watch]:
+        """Be told who is connected, inside; see `Presence.watch`."""
+        _own(principal, user)
+        with self._presence.watch(user) as watch:
+            yield watch
+
+    async def devices(self, principal: Principal, user: str) -> list[Device]:
+        """A user's devices; see `Presence.devices`."""
+        _own(principal, user)
+        return await self._presence.devices(user)
+
     async def head(self, principal: Principal, user: str) -> Head:
         """Where a user's log stands."""
         _own(principal, user)
@@ -144,9 +205,27 @@ class Gate:
         _privileged(principal)
         return await self._reader.users(after, limit)
 
+    async def define(self, principal: Principal, op: Op, idempotency: Idempotency | None) -> Accepted:
+        """Put or delete the definition of a collection (`op.key`), for admins; in force here once this returns."""
+        _admin(principal)
+        check_writable(op.key, deletes=False)
+        change = Change(SYSTEM_USER, (op,), principal.actor, idempotency)
+        accepted = await self._writer.run(change)
+        await self._definitions.until(accepted.seq)
+        return accepted
+
+    async def definition(self, principal: Principal, collection: str) -> Point:  # noqa: ARG002  # no secret to anybody
+        """The definition of a collection, as a document of the system user. Raises `NOT_FOUND` if none ever was."""
+        return await self._reader.document(DocumentRef(SYSTEM_USER, DEFINITIONS, collection), NOW)
+
+    async def definitions(self, principal: Principal, after: str | None, limit: int) -> Page:  # noqa: ARG002
+        """A page of all definitions. Raises `NOT_FOUND` if there never was one."""
+        return await self._reader.page(SYSTEM_USER, DEFINITIONS, "", after, limit, NOW)
+
     async def ready(self) -> None:
         """Whether this node can serve. Raises `UNAVAILABLE`. Nothing of anybody's state is told, so no principal."""
         await self._reader.ready()
+        self._definitions.check()
 
 
 def _own(principal: Principal, user: str) -> None:
@@ -157,3 +236,8 @@ def _own(principal: Principal, user: str) -> None:
 def _privileged(principal: Principal) -> None:
     if principal.kind == "user":
         raise RoostError(Code.FORBIDDEN, "Only an admin's or a service's token may do this.")
+
+
+def _admin(principal: Principal) -> None:
+    if principal.kind != "admin":
+        raise RoostError(Code.FORBIDDEN, "Only an admin's token may do this.")

@@ -17,7 +17,9 @@ from roost.core.commands import Change, Op
 from roost.core.errors import Code, RoostError
 from roost.core.events import Event
 from roost.engines.memory import Memory
+from roost.feed.definitions import Definitions
 from roost.feed.hub import BUFFER_EVENTS_MAX, Hub
+from roost.feed.presence import Presence
 from roost.queries.reader import Reader
 from roost.settings import Settings
 
@@ -54,7 +56,10 @@ async def node(how: list[str]) -> tuple[Gate, Hub, Told]:
     await engine.open()
     told = Told(hub, how)
     writer = Writer(engine, configuration, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC), committed=told)
-    return Gate(writer, Reader(engine, configuration), hub), hub, told
+    definitions = Definitions(engine, hub, configuration)
+    await definitions.read()
+    presence = Presence(engine, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC), refresh_s=60, devices_max=10)
+    return Gate(writer, Reader(engine, configuration), hub, definitions, presence), hub, told
 
 
 async def put(gate: Gate, number: int) -> None:
