@@ -63,7 +63,7 @@ class Workers(MPServer):
             workers=count,
             backpressure=connections_max,
             factory=True,
-            websockets=False,
+            websockets=False,  # Roost's own, see `roost.wire.upgrade`
             log_level=LogLevels.error,
             respawn_failed_workers=True,
             workers_kill_timeout=STOP_S,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from roost.core.events import Event
+from roost.core import siblings
+from roost.core.events import Document, Event
 from roost.wire import shapes
 
 Header = tuple[bytes, bytes]
@@ -44,6 +46,11 @@ def seq_header(seq: int) -> Header:
     return (b"roost-seq", b"%d" % seq)
 
 
+def siblings_header(count: int) -> Header:
+    """`Roost-Siblings: <how many values stand side by side>`."""
+    return (b"roost-siblings", b"%d" % count)
+
+
 def last_modified(at: datetime) -> Header:
     """`Last-Modified`, as HTTP writes dates."""
     return _last_modified(int(at.timestamp()))
@@ -65,18 +72,37 @@ def stamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+def raw(value: bytes | None) -> msgspec.Raw:
+    """A stored value inside an answer, not parsed again."""
+    return msgspec.Raw(value or b"null")
+
+
+def all_values(document: Document) -> list[shapes.Sibling]:
+    """The values of a document that stand, its own last."""
+    return [shapes.Sibling(one.version, one.value, stamp(one.at)) for one in siblings.values(document)]
+
+
+def several(document: Document) -> list[shapes.Sibling] | UnsetType:
+    """All values of a document that has several."""
+    return UNSET if document.siblings is None else all_values(document)
+
+
 def event_shape(event: Event) -> shapes.Event:
-    """An event as it is told, its value not parsed again."""
+    """An event as it is told, its value and edits not parsed again."""
+    edits: Any = UNSET if event.edits is None else msgspec.Raw(event.edits)
     return shapes.Event(
         event.seq,
         event.kind,
         event.collection,
         event.key,
-        msgspec.Raw(event.value or b"null"),
+        raw(event.value),
         stamp(event.at),
         event.actor,
         event.device,
         UNSET if event.mutation is None else event.mutation,
+        UNSET if event.clock is None else event.clock,
+        list(event.beside) or UNSET,
+        edits,
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from roost.wire import documents, events, service, users
+from roost.wire import collections, conflicts, documents, events, push, service, users, websocket
 from roost.wire.operations import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
     *documents.OPERATIONS,
     *events.OPERATIONS,
+    *conflicts.OPERATIONS,
+    *push.OPERATIONS,
+    *websocket.OPERATIONS,
     *users.OPERATIONS,
+    *collections.OPERATIONS,
     *service.OPERATIONS,
 )

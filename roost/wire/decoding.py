@@ -7,6 +7,7 @@ misunderstood loses more than one that is told.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -15,10 +16,11 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import UNSET, Meta, inspect
 
+from roost.core import edits as core
 from roost.core import jsonvalue
 from roost.core.errors import Code, RoostError
 from roost.core.limits import Limits
-from roost.wire.shapes import AT_MOST, Shape
+from roost.wire.shapes import AT_MOST, Edit, Shape
 
 S = TypeVar("S", bound=Shape)
 QUERY_PARAMETERS_MAX = 16
@@ -76,9 +78,25 @@ def convert(value: Any, shape: Any) -> Any:
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        pointer = jsonvalue.pointer_of(name or index for name, index in _step.findall(place))
-        raise RoostError(Code.INVALID_REQUEST, f"{reason}.", pointer=pointer) from None
+        raise misfit(error) from None
+
+
+def misfit(error: msgspec.ValidationError) -> RoostError:
+    """The refusal, with a pointer, of JSON that does not have the shape that it should have."""
+    reason, _, place = str(error).partition(" - at `$")
+    pointer = jsonvalue.pointer_of(name or index for name, index in _step.findall(place))
+    return RoostError(Code.INVALID_REQUEST, f"{reason}.", pointer=pointer)
+
+
+def edits(given: Sequence[Edit], limits: Limits, pointer: str = "") -> tuple[core.Edit, ...]:
+    """Edits that stood at `pointer` in a body, or raise `INVALID_REQUEST` or `TOO_LARGE`."""
+    found: list[core.Edit] = msgspec.convert(msgspec.to_builtins(given), list[core.Edit])
+    try:
+        core.check(found, limits)
+    except RoostError as error:
+        error.pointer = f"{pointer}{error.pointer or ''}"
+        raise
+    return tuple(found)
 
 
 def instant(text: str, name: str, pointer: str | None = None) -> datetime:

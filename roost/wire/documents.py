@@ -1,4 +1,4 @@
-"""Documents over HTTP: read, write, list, look back, restore, change many at once."""
+"""Documents over HTTP: read, write, edit, list, look back, restore, change many at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,21 @@ from roost.core.ids import check_collection, check_key
 from roost.core.limits import Limits
 from roost.core.moment import NOW, Moment
 from roost.core.ports import DocumentRef
-from roost.wire import cursors, decoding, shapes
-from roost.wire.answer import JSON, PRIVATE, Answer, Header, etag, last_modified, seq_header, stamp
+from roost.wire import changes, cursors, decoding, shapes
+from roost.wire.answer import (
+    JSON,
+    PRIVATE,
+    Answer,
+    Header,
+    all_values,
+    etag,
+    last_modified,
+    raw,
+    seq_header,
+    several,
+    siblings_header,
+    stamp,
+)
 from roost.wire.operations import (
     AT_LEAST,
     ETAG,
@@ -29,6 +42,7 @@ from roost.wire.operations import (
     PREFERENCE_APPLIED,
     REPLAYED,
     SEQ,
+    SIBLINGS,
     Body,
     Operation,
     Reply,
@@ -38,6 +52,7 @@ from roost.wire.request import Request
 
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
+_EDITS = "application/vnd.roost.edits+json"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -54,7 +69,21 @@ async def get_document(request: Request) -> Answer:
         seq_header(point.seq or 0),
         PRIVATE,
     ]
-    return _unless_known(request, document.version, Answer(200, headers, document.value))
+    if document.siblings is not None:
+        headers.append(siblings_header(len(all_values(document))))
+    return unless_known(request, document.version, Answer(200, headers, document.value))
+
+
+async def get_siblings(request: Request) -> Answer:
+    """All values that stand, the document's own last."""
+    moment = Moment(at_least=request.at_least)
+    point = await request.context.gate.document(request.principal, request.ref, moment)
+    document = point.document
+    if document is None or document.value is None:
+        raise RoostError(Code.NOT_FOUND, "There is no such document.")
+    headers = [JSON, etag(document.version), seq_header(point.seq or 0), PRIVATE]
+    body = _encode(shapes.Siblings(document.version, all_values(document)))
+    return unless_known(request, document.version, Answer(200, headers, body))
 
 
 async def put_document(request: Request) -> Answer:
@@ -67,15 +96,19 @@ async def put_document(request: Request) -> Answer:
 
 
 async def patch_document(request: Request) -> Answer:
-    """Change a value by one of the two patches."""
+    """Change a value by one of the two patches, or by edits."""
     ref = request.ref
     body = await request.body()
-    patch = jsonvalue.decode(body, request.context.limits)
+    limits = request.context.limits
+    patch = jsonvalue.decode(body, limits)
     if request.media_type == _MERGE_PATCH:
         op = Op("merge", ref.collection, ref.key, patch, request.condition)
+    elif request.media_type == _EDITS:
+        edits = decoding.edits(decoding.convert(patch, shapes.Edits), limits)
+        op = Op("edit", ref.collection, ref.key, None, request.condition, edits)
     else:
-        decoding.convert(patch, shapes.JsonPatch)
-        _check_length(patch, request.context.limits, "")
+        decoding.convert(patch, changes.JsonPatch)
+        _check_length(patch, limits, "")
         op = Op("patch", ref.collection, ref.key, patch, request.condition)
     return await _write(request, op, ref, body)
 
@@ -85,7 +118,7 @@ async def delete_document(request: Request) -> Answer:
     ref = request.ref
     body = await request.body()
     accepted = await _change(request, ref.user, (Op("delete", ref.collection, ref.key, None, request.condition),), body)
-    return Answer(204, _written_headers(accepted))
+    return Answer(204, written_headers(accepted))
 
 
 async def restore_document(request: Request) -> Answer:
@@ -115,7 +148,7 @@ async def list_documents(request: Request) -> Answer:
     )
     answer = shapes.DocumentPage(
         [
-            shapes.ListedDocument(d.key, d.version, msgspec.Raw(d.value or b"null"), stamp(d.updated_at))
+            shapes.ListedDocument(d.key, d.version, raw(d.value), stamp(d.updated_at), several(d))
             for d in page.documents
         ],
         cursors.make(of, page.documents[-1].key) if page.more else None,
@@ -129,11 +162,11 @@ async def get_snapshot(request: Request) -> Answer:
     snapshot = await request.context.gate.snapshot(request.principal, user, moment_of(request))
     docs: dict[str, dict[str, shapes.VersionedValue]] = {}
     for document in snapshot.documents:
-        value = shapes.VersionedValue(document.version, msgspec.Raw(document.value or b"null"))
+        value = shapes.VersionedValue(document.version, raw(document.value), several(document))
         docs.setdefault(document.collection, {})[document.key] = value
     headers = [JSON, etag(snapshot.seq), seq_header(snapshot.head.seq), PRIVATE]
     body = _encode(shapes.Snapshot(user, snapshot.seq, docs))
-    return _unless_known(request, snapshot.seq, Answer(200, headers, body))
+    return unless_known(request, snapshot.seq, Answer(200, headers, body))
 
 
 async def get_history(request: Request) -> Answer:
@@ -142,10 +175,7 @@ async def get_history(request: Request) -> Answer:
     before = None if query.before is UNSET else query.before
     history = await request.context.gate.history(request.principal, request.ref, before, page_size(request))
     answer = shapes.HistoryPage(
-        [
-            shapes.PastVersion(e.seq, e.kind, msgspec.Raw(e.value or b"null"), stamp(e.at), e.actor, e.device)
-            for e in history.events
-        ],
+        [shapes.PastVersion(e.seq, e.kind, raw(e.value), stamp(e.at), e.actor, e.device) for e in history.events],
         str(history.events[-1].seq) if history.more else None,
     )
     return Answer(200, [JSON, seq_header(history.head.seq), PRIVATE], _encode(answer))
@@ -156,11 +186,11 @@ async def change_batch(request: Request) -> Answer:
     user = request.user
     body = await request.body()
     limits = request.context.limits
-    batch = decoding.body(body, shapes.Batch, limits)
+    batch = decoding.body(body, changes.Batch, limits)
     ops = tuple(_op(op, limits, f"/ops/{index}") for index, op in enumerate(batch.ops))
     accepted = await _change(request, user, ops, body, batch=True)
-    results = [shapes.Result(w.event.collection, w.event.key, w.event.seq) for w in accepted.written]
-    headers = [JSON, seq_header(accepted.seq), PRIVATE, *_replayed(accepted)]
+    results = [shapes.OpResult(w.event.collection, w.event.key, w.event.seq) for w in accepted.written]
+    headers = [JSON, seq_header(accepted.seq), PRIVATE, *replayed(accepted)]
     return Answer(200, headers, _encode(shapes.BatchResult(accepted.seq, results)))
 
 
@@ -192,7 +222,7 @@ def stored_value(value: Any, limits: Limits, pointer: str) -> bytes:
         raise
 
 
-def _op(op: shapes.PutOp | shapes.MergeOp | shapes.PatchOp | shapes.DeleteOp, limits: Limits, pointer: str) -> Op:
+def _op(op: changes.AnyOp, limits: Limits, pointer: str) -> Op:
     try:
         check_collection(op.collection)
         check_key(op.key)
@@ -203,14 +233,17 @@ def _op(op: shapes.PutOp | shapes.MergeOp | shapes.PatchOp | shapes.DeleteOp, li
     if op.if_version is not UNSET:
         condition = Versions(frozenset({op.if_version})) if op.if_version else ABSENT
     match op:
-        case shapes.PutOp():
+        case changes.PutOp():
             return Op("put", op.collection, op.key, stored_value(op.value, limits, pointer), condition)
-        case shapes.MergeOp():
+        case changes.MergeOp():
             return Op("merge", op.collection, op.key, op.patch, condition)
-        case shapes.PatchOp():
+        case changes.PatchOp():
             _check_length(op.patch, limits, f"{pointer}/patch")
             return Op("patch", op.collection, op.key, msgspec.to_builtins(op.patch), condition)
-        case shapes.DeleteOp():
+        case changes.EditOp():
+            edits = decoding.edits(op.edits, limits, f"{pointer}/edits")
+            return Op("edit", op.collection, op.key, None, condition, edits)
+        case changes.DeleteOp():
             return Op("delete", op.collection, op.key, None, condition)
 
 
@@ -225,7 +258,7 @@ async def _write(request: Request, op: Op, ref: DocumentRef, body: bytes) -> Ans
     """Carry out an op that leaves a value, and answer with it."""
     accepted = await _change(request, ref.user, (op,), body)
     written = accepted.written[0]
-    headers = _written_headers(accepted)
+    headers = written_headers(accepted)
     headers.append(last_modified(written.event.at))
     if request.minimal:
         headers.append((b"preference-applied", b"return=minimal"))
@@ -240,15 +273,21 @@ async def _change(request: Request, user: str, ops: tuple[Op, ...], body: bytes,
     return await request.context.gate.change(principal, change)
 
 
-def _written_headers(accepted: Accepted) -> list[Header]:
-    return [etag(accepted.written[0].event.seq), seq_header(accepted.seq), PRIVATE, *_replayed(accepted)]
+def written_headers(accepted: Accepted) -> list[Header]:
+    """What the answer to a write of one document says of it."""
+    event = accepted.written[0].event
+    headers = [etag(event.seq), seq_header(accepted.seq), PRIVATE, *replayed(accepted)]
+    if event.beside:
+        headers.append(siblings_header(len(event.beside) + 1))
+    return headers
 
 
-def _replayed(accepted: Accepted) -> list[Header]:
+def replayed(accepted: Accepted) -> list[Header]:
+    """`Idempotent-Replayed`, if so."""
     return [(b"idempotent-replayed", b"true")] if accepted.replayed else []
 
 
-def _unless_known(request: Request, version: int, answer: Answer) -> Answer:
+def unless_known(request: Request, version: int, answer: Answer) -> Answer:
     """`answer`, or 304 with its headers if the caller has that version already."""
     if_none_match = request.header(b"if-none-match")
     if if_none_match is None or not is_known(if_none_match, version):
@@ -258,7 +297,7 @@ def _unless_known(request: Request, version: int, answer: Answer) -> Answer:
 
 DOCUMENT = "/v1/users/{user}/docs/{collection}/{key}"
 _ANY_JSON = Body({"application/json": Any})
-_VALUE_WRITTEN = (ETAG, LAST_MODIFIED, SEQ, REPLAYED)
+_VALUE_WRITTEN = (ETAG, LAST_MODIFIED, SEQ, REPLAYED, SIBLINGS)
 _MINIMAL = Reply(204, "Written; no body, as preferred.", headers=(*_VALUE_WRITTEN, PREFERENCE_APPLIED))
 _WRITE_HEADERS = (IF_MATCH, IF_ABSENT, IDEMPOTENCY_KEY)
 _MOMENT_ERRORS = (Code.NOT_FOUND, Code.CURSOR_AHEAD, Code.CURSOR_COMPACTED)
@@ -272,8 +311,8 @@ OPERATIONS = (
         get_document,
         "Read a document, as it is or was.",
         (
-            Reply(200, "The bare JSON value.", Any, (ETAG, LAST_MODIFIED, SEQ)),
-            Reply(304, "The caller has this version already.", None, (ETAG, LAST_MODIFIED, SEQ)),
+            Reply(200, "The bare JSON value, the newest of several.", Any, (ETAG, LAST_MODIFIED, SEQ, SIBLINGS)),
+            Reply(304, "The caller has this version already.", None, (ETAG, LAST_MODIFIED, SEQ, SIBLINGS)),
         ),
         tag="Documents",
         errors=_MOMENT_ERRORS,
@@ -299,16 +338,17 @@ OPERATIONS = (
         "PATCH",
         DOCUMENT,
         patch_document,
-        "Change a document by a JSON Merge Patch or a JSON Patch.",
+        "Change a document by a JSON Merge Patch, a JSON Patch, or edits.",
         (
-            Reply(200, "Changed; the value after the patch.", Any, _VALUE_WRITTEN),
-            Reply(201, "Created by a merge patch; the value after it.", Any, _VALUE_WRITTEN),
+            Reply(200, "Changed; the value afterwards.", Any, _VALUE_WRITTEN),
+            Reply(201, "Created by a merge patch or by edits; the value afterwards.", Any, _VALUE_WRITTEN),
             _MINIMAL,
         ),
         tag="Documents",
         errors=(*_VALUE_ERRORS, Code.NOT_FOUND, Code.PATCH_FAILED),
         headers=(*_WRITE_HEADERS, PREFER),
-        body=Body({_MERGE_PATCH: Any, _JSON_PATCH: shapes.JsonPatch}),
+        body=Body({_MERGE_PATCH: Any, _JSON_PATCH: changes.JsonPatch, _EDITS: shapes.Edits}),
+        description="Edits change the value field by field, whatever it is by now.",
     ),
     Operation(
         "DELETE",
@@ -319,6 +359,20 @@ OPERATIONS = (
         tag="Documents",
         errors=(*_WRITE_ERRORS, Code.NOT_FOUND, Code.TOO_LARGE),
         headers=_WRITE_HEADERS,
+    ),
+    Operation(
+        "GET",
+        f"{DOCUMENT}/siblings",
+        get_siblings,
+        "Read all values of a document that stand side by side.",
+        (
+            Reply(200, "The values, the newest last; nearly always one.", shapes.Siblings, (ETAG, SEQ)),
+            Reply(304, "The caller has this version already.", None, (ETAG, SEQ)),
+        ),
+        tag="Documents",
+        errors=(Code.NOT_FOUND, Code.CURSOR_AHEAD),
+        headers=(IF_CHANGED, AT_LEAST),
+        description="A write with the ETag in `If-Match` has seen them all, and replaces them.",
     ),
     Operation(
         "GET",
@@ -379,7 +433,7 @@ OPERATIONS = (
         tag="Documents",
         errors=(*_VALUE_ERRORS, Code.NOT_FOUND, Code.PATCH_FAILED),
         headers=(IDEMPOTENCY_KEY,),
-        body=Body({"application/json": shapes.Batch}),
+        body=Body({"application/json": changes.Batch}),
         description="A refusal names the op in `errors[0].pointer` and has the status that the op alone would have.",
     ),
 )

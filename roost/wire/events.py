@@ -7,6 +7,7 @@ from msgspec import UNSET
 
 from roost.core import events as core
 from roost.core.commands import AppendLog
+from roost.core.edits import encode
 from roost.core.errors import Code, RoostError
 from roost.core.ids import check_collection, check_key
 from roost.core.limits import Limits
@@ -60,9 +61,24 @@ def _event(event: shapes.Event, limits: Limits, pointer: str) -> core.Event:
     elif event.value is not None:
         raise RoostError(Code.INVALID_REQUEST, "A `delete` has the value null.", pointer=f"{pointer}/value")
     at = decoding.instant(event.at, "at", f"{pointer}/at")
-    mutation = None if event.mutation is UNSET else event.mutation
+    edits = None
+    if event.edits is not UNSET:
+        # An event may hold more of them than a request: what changed between two values.
+        enough = msgspec.structs.replace(limits, batch_ops_max=len(event.edits))
+        edits = encode(decoding.edits(event.edits, enough, f"{pointer}/edits"))
     return core.Event(
-        event.seq, event.kind, event.collection, event.key, value, at, event.actor, event.device, mutation
+        event.seq,
+        event.kind,
+        event.collection,
+        event.key,
+        value,
+        at,
+        event.actor,
+        event.device,
+        None if event.mutation is UNSET else event.mutation,
+        None if event.clock is UNSET else event.clock,
+        () if event.beside is UNSET else tuple(event.beside),
+        edits,
     )
 
 

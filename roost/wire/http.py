@@ -36,7 +36,7 @@ _PROCESS = token_hex(8)
 _numbers = count()
 _USERS = ["v1", "users"]
 _DOCUMENT_SEGMENTS = DOCUMENT.count("/")
-_WITHOUT_BODY = frozenset({204, 304})
+_WITHOUT_BODY = frozenset({101, 204, 304})
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 _PAGE_HEADERS: list[Header] = [(b"cache-control", b"no-cache"), (b"referrer-policy", b"no-referrer")]
 
@@ -48,16 +48,15 @@ def build(
     identity: Identity,
     settings: Settings,
     clock: Callable[[], datetime],
-    pages: Sequence[tuple[str, bytes]] = (),
+    pages: Sequence[tuple[str, bytes, bytes]] = (),
 ) -> ASGIApp:
     """The ASGI application of the whole contract.
 
-    `pages` are HTML pages (path, body) that are served as they are, to anybody. `clock` tells when tokens end.
+    `pages` (path, media type, content) are served as they are, to anybody. `clock` tells when tokens end.
     """
     context = Context(gate, identity, settings, settings.limits, clock)
     document = openapi.generate(OPERATIONS, settings.limits)
-    fixed = [("/openapi.json", b"application/json", document)]
-    fixed += [(path, b"text/html; charset=utf-8", body) for path, body in pages]
+    fixed = [("/openapi.json", b"application/json", document), *pages]
     operations: dict[str, list[Operation]] = {}
     for operation in (*OPERATIONS, *(_fixed(path, media_type, body) for path, media_type, body in fixed)):
         operations.setdefault(operation.path, []).append(operation)
@@ -68,7 +67,9 @@ def build(
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000, "reason": "There are no WebSockets here yet."})
+            await send(
+                {"type": "websocket.close", "code": 1000, "reason": "The HTTP server is to leave WebSockets to Roost."}
+            )
             return
         # Routing works on the path as it was sent, so that `%2F` does not split a segment.
         path = scope["path"] = scope["raw_path"].decode("latin-1")

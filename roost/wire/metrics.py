@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNKNOWN_ROUTE = "unknown"
+_OWN_CODES = range(1000, 1016)
+_CODES_FROM, _CODES_TO = 4400, 4504
 
 _requests = Counter("roost_http_requests", "Requests answered.", ["method", "route", "status"])
 _seconds = Histogram(
@@ -22,6 +25,11 @@ _seconds = Histogram(
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+
+
+sockets = Gauge("roost_websockets", "WebSockets that are open.", multiprocess_mode="livesum")
+_frames = Counter("roost_websocket_frames", "Frames of WebSockets.", ["direction", "type"])
+_closes = Counter("roost_websocket_closes", "WebSockets that were closed, by the code of whoever did it.", ["code"])
 
 
 class RouteMetrics:
@@ -40,6 +48,27 @@ class RouteMetrics:
             count = self._count[status] = _requests.labels(self._method, self._route, str(status)).inc
         count()
         self._observe(seconds)
+
+
+@cache
+def _frame_counter(direction: str, kind: str) -> Callable[[], None]:
+    return _frames.labels(direction, kind).inc
+
+
+def frame_received(kind: str) -> None:
+    """A frame of a type that there is was received."""
+    _frame_counter("received", kind)()
+
+
+def frame_sent(kind: str) -> None:
+    """A frame was sent."""
+    _frame_counter("sent", kind)()
+
+
+def socket_closed(code: int | None) -> None:
+    """A WebSocket is closed; whatever the other side's code was, few are counted apart."""
+    known = code is not None and (code in _OWN_CODES or _CODES_FROM <= code < _CODES_TO)
+    _closes.labels(str(code) if known else "other").inc()
 
 
 def exposition() -> bytes:

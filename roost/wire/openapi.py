@@ -31,6 +31,7 @@ _PATH_PARAMETERS: dict[str, tuple[Any, str]] = {
     "user": (shapes.UserName, "Whose state."),
     "collection": (shapes.CollectionName, "Which kind of state."),
     "key": (shapes.Key, "Which document."),
+    "conflict": (shapes.Key, "Which conflict: its `id`."),
 }
 
 
@@ -77,6 +78,8 @@ class _Document:
         told["responses"] = {str(reply.status): self._reply(reply) for reply in operation.replies}
         for status, codes in _by_status(operation.every_error).items():
             told["responses"][str(status)] = self._refusal(status, codes)
+        if operation.frames:
+            told["x-websocket"] = {side: self._schema(shape) for side, shape in operation.frames.items()}
         return told
 
     def _parameters(self, operation: Operation) -> Iterable[Json]:
@@ -113,7 +116,10 @@ class _Document:
     def _schema(self, shape: Any) -> Json:
         """The schema of a shape; structs become components."""
         (schema,), components = msgspec.json.schema_components((shape,), ref_template="#/components/schemas/{name}")
-        self._components |= {name: self._bounded(component) for name, component in components.items()}
+        for name, component in components.items():
+            told = self._bounded(component)
+            if self._components.setdefault(name, told) != told:
+                raise TypeError(f"two shapes have the name {name}")
         bounded: Json = self._bounded(schema)
         return bounded
 

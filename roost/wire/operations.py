@@ -51,6 +51,9 @@ AT_LEAST = HeaderField("Roost-At-Least", "A `Roost-Seq` that the read must have 
 ETAG = HeaderField("ETag", "The version, in quotes.", {"type": "string", "pattern": '^"[0-9]+"$'})
 LAST_MODIFIED = HeaderField("Last-Modified", "When that version was written.", _TEXT)
 SEQ = HeaderField("Roost-Seq", "Where the user's log stands.", _NUMBER)
+SIBLINGS = HeaderField(
+    "Roost-Siblings", "How many values stand side by side, where there are several.", _NUMBER, optional=True
+)
 REPLAYED = HeaderField(
     "Idempotent-Replayed",
     "The answer was given before, to a request with the same key.",
@@ -100,6 +103,8 @@ class Operation(msgspec.Struct, frozen=True):
     body: Body | None = None
     public: bool = False
     description: str = ""
+    frames: dict[str, Any] = {}
+    """What the messages of a WebSocket are, by the side that sends them."""
 
     @property
     def every_error(self) -> tuple[Code, ...]:

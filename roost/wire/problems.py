@@ -13,7 +13,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from roost.core.errors import Code, RoostError
 from roost.core.events import Document
-from roost.wire.answer import NO_STORE, Answer, Header
+from roost.wire.answer import NO_STORE, Answer, Header, raw, several
+from roost.wire.shapes import SomeSiblings
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -29,6 +30,7 @@ PROBLEMS: dict[Code, tuple[int, str]] = {
     Code.CURSOR_AHEAD: (409, "The log does not reach that far"),
     Code.HOME_CONFLICT: (409, "The user's home is another region"),
     Code.LOG_CONFLICT: (409, "The log holds something else"),
+    Code.MUTATION_GAP: (409, "Mutations are missing before these"),
     Code.CURSOR_COMPACTED: (410, "That part of the log is gone"),
     Code.VERSION_CONFLICT: (412, "The document is not at that version"),
     Code.TOO_LARGE: (413, "That is too large"),
@@ -58,6 +60,7 @@ class Current(msgspec.Struct, frozen=True):
 
     version: int
     value: msgspec.Raw
+    siblings: SomeSiblings = UNSET
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -75,6 +78,10 @@ class Problem(msgspec.Struct, frozen=True):
     current: Annotated[
         Current | UnsetType | None, Meta(description="With `version_conflict`: the document, null if there is none.")
     ] = UNSET
+    expected: (
+        Annotated[int, Meta(ge=1, description="With `mutation_gap`: the number of the mutation to go on from.")]
+        | UnsetType
+    ) = UNSET
 
 
 _encode = msgspec.json.Encoder().encode
@@ -92,6 +99,7 @@ def answer(error: RoostError, request_id: str) -> Answer:
         request_id=request_id,
         errors=UNSET if error.pointer is None else [Fault(error.pointer, error.detail)],
         current=_current(error.current) if error.code is Code.VERSION_CONFLICT else UNSET,
+        expected=getattr(error, "expected", UNSET),
     )
     headers: list[Header] = [(b"content-type", MEDIA_TYPE.encode()), NO_STORE]
     if status in WITH_RETRY_AFTER:
@@ -106,4 +114,4 @@ def answer(error: RoostError, request_id: str) -> Answer:
 def _current(document: Document | None) -> Current | None:
     if document is None or document.value is None:
         return None
-    return Current(document.version, msgspec.Raw(document.value))
+    return Current(document.version, raw(document.value), several(document))

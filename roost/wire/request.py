@@ -64,6 +64,8 @@ class Context(msgspec.Struct, frozen=True):
     settings: Settings
     limits: Limits
     clock: Callable[[], datetime]
+    sockets: dict[int, asyncio.Task[None]] = {}
+    """The WebSockets that are open, by the numbers of their files."""
 
 
 class Request:
@@ -114,6 +116,11 @@ class Request:
     def ref(self) -> DocumentRef:
         """The path's document. Raises `INVALID_NAME`."""
         return DocumentRef(self.user, self.collection, check_key(_decode(self.segments["key"])))
+
+    @property
+    def conflict(self) -> str:
+        """The path's conflict. Raises `INVALID_NAME`."""
+        return check_key(_decode(self.segments["conflict"]))
 
     @property
     def at_least(self) -> int | None:
@@ -200,7 +207,10 @@ class Request:
             raise ClientGone
         finally:
             watching.cancel()
-            working.cancel()
+            if not working.done():
+                # What it works with may be let go of only once it has ended.
+                working.cancel()
+                await asyncio.wait((working,))
 
     async def _gone(self) -> None:
         while (await self._receive())["type"] == "http.request":

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from roost.core.ids import COLLECTION_PATTERN, USER_PATTERN
+from roost.core import definitions
+from roost.core.errors import Code
+from roost.core.ids import COLLECTION_PATTERN, DEVICE_PATTERN, USER_PATTERN
 from roost.core.limits import KEY_BYTES_MAX, NUMBER_MAX
 
 AT_MOST = "x-at-most"
@@ -77,8 +79,8 @@ class PageQuery(Shape, frozen=True):
     after: Cursor | UnsetType = UNSET
 
 
-class UsersQuery(Shape, frozen=True):
-    """A page of the list of users."""
+class ListQuery(Shape, frozen=True):
+    """A page of a list."""
 
     limit: PageSize | UnsetType = UNSET
     after: Cursor | UnsetType = UNSET
@@ -133,104 +135,58 @@ class NewUser(Shape, frozen=True):
     home: str | UnsetType = UNSET
 
 
-Pointer = Annotated[str, Meta(pattern="^(/([^/~]|~[01])*)*$", description="A JSON Pointer (RFC 6901).")]
-
-
-class PatchOperation(msgspec.Struct, frozen=True, tag_field="op"):
-    """An operation of a JSON Patch (RFC 6902); members that it does not have are ignored."""
-
-    path: Pointer
-
-
-class AddOperation(PatchOperation, frozen=True, tag="add"):
-    """Put a value where there is none, or into an array."""
-
-    value: JsonValue
-
-
-class RemoveOperation(PatchOperation, frozen=True, tag="remove"):
-    """Take a value away."""
-
-
-class ReplaceOperation(PatchOperation, frozen=True, tag="replace"):
-    """Put a value in place of another."""
-
-    value: JsonValue
-
-
-class MoveOperation(PatchOperation, frozen=True, tag="move", rename={"from_": "from"}):
-    """Take a value away, and put it elsewhere."""
-
-    from_: Pointer
-
-
-class CopyOperation(PatchOperation, frozen=True, tag="copy", rename={"from_": "from"}):
-    """Put a value elsewhere too."""
-
-    from_: Pointer
-
-
-class TestOperation(PatchOperation, frozen=True, tag="test"):
-    """See that a value is this one."""
-
-    value: JsonValue
-
-
-JsonPatch = Annotated[
-    list[AddOperation | RemoveOperation | ReplaceOperation | MoveOperation | CopyOperation | TestOperation],
-    Meta(extra_json_schema={AT_MOST: "batch_ops_max"}),
+Place = Annotated[
+    str,
+    Meta(
+        pattern="^(/([^/~]|~[01])*)*$",
+        description="A JSON Pointer (RFC 6901) through names of members; empty for the whole value.",
+    ),
 ]
 
 
-IfVersion: TypeAlias = (
-    Annotated[Seq, Meta(description="The version the document must be at; 0: it must not exist.")] | UnsetType
-)
+class SetEdit(Shape, frozen=True, tag_field="op", tag="set"):
+    """The value at `path` is now `value`; objects on the way are made."""
 
-
-class PutOp(Shape, frozen=True, tag_field="op", tag="put"):
-    """Write a value."""
-
-    collection: CollectionName
-    key: Key
+    path: Place
     value: JsonValue
-    if_version: IfVersion = UNSET
 
 
-class MergeOp(Shape, frozen=True, tag_field="op", tag="merge"):
-    """Change by a JSON Merge Patch (RFC 7396)."""
+class UnsetEdit(Shape, frozen=True, tag_field="op", tag="unset"):
+    """The member at `path` goes."""
 
-    collection: CollectionName
-    key: Key
-    patch: JsonValue
-    if_version: IfVersion = UNSET
+    path: Annotated[Place, Meta(min_length=1)]
 
 
-class PatchOp(Shape, frozen=True, tag_field="op", tag="patch"):
-    """Change by a JSON Patch (RFC 6902)."""
+class IncEdit(Shape, frozen=True, tag_field="op", tag="inc"):
+    """The counter at `path` goes up by `value`."""
 
-    collection: CollectionName
-    key: Key
-    patch: JsonPatch
-    if_version: IfVersion = UNSET
+    path: Place
+    value: Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
 
 
-class DeleteOp(Shape, frozen=True, tag_field="op", tag="delete"):
-    """Delete the document."""
+class AddEdit(Shape, frozen=True, tag_field="op", tag="add"):
+    """`value` is in the set at `path`."""
 
-    collection: CollectionName
-    key: Key
-    if_version: IfVersion = UNSET
+    path: Place
+    value: JsonValue
 
 
-class Batch(Shape, frozen=True):
-    """Ops on one user's documents: all or none."""
+class RemoveEdit(Shape, frozen=True, tag_field="op", tag="remove"):
+    """`value` is not in the set at `path`."""
 
-    ops: Annotated[
-        list[PutOp | MergeOp | PatchOp | DeleteOp], Meta(min_length=1, extra_json_schema={AT_MOST: "batch_ops_max"})
-    ]
+    path: Place
+    value: JsonValue
+
+
+Edit: TypeAlias = SetEdit | UnsetEdit | IncEdit | AddEdit | RemoveEdit
+Edits = Annotated[list[Edit], Meta(min_length=1, extra_json_schema={AT_MOST: "batch_ops_max"})]
 
 
 # Answers, and bodies of the same shape
+
+
+class Definition(Shape, definitions.Definition, frozen=True):
+    """What a collection is: `conflict` is what happens to a write that has not seen the last one."""
 
 
 class Event(Shape, frozen=True):
@@ -245,6 +201,18 @@ class Event(Shape, frozen=True):
     actor: Annotated[str, Meta(pattern=r"^[!-~]{1,160}$", description="Who did it.")]
     device: Annotated[str, Meta(pattern=r"^[!-~]{1,128}$", description="On which device.")] | None = None
     mutation: Annotated[Seq, Meta(description="The device's number for the edit.")] | UnsetType = UNSET
+    clock: (
+        Annotated[Seq, Meta(description="When it was made: a hybrid logical clock in µs, where that is not just `at`.")]
+        | UnsetType
+    ) = UNSET
+    beside: (
+        Annotated[list[Version], Meta(description="The versions that stand on beside this one, as siblings.")]
+        | UnsetType
+    ) = UNSET
+    edits: (
+        Annotated[list[Edit], Meta(description="What was done, where that was less than to replace the whole value.")]
+        | UnsetType
+    ) = UNSET
 
 
 class Log(Shape, frozen=True):
@@ -267,6 +235,26 @@ class LogSeq(msgspec.Struct, frozen=True):
     seq: Seq
 
 
+class Sibling(msgspec.Struct, frozen=True):
+    """One of several values of a document that stand side by side."""
+
+    version: Version
+    value: JsonValue
+    at: Instant
+
+
+SomeSiblings: TypeAlias = (
+    Annotated[list[Sibling], Meta(description="All values, the newest last; only where there are several.")] | UnsetType
+)
+
+
+class Siblings(msgspec.Struct, frozen=True):
+    """All values of a document that stand, the newest last; `version` is that one's, and the document's."""
+
+    version: Version
+    siblings: Annotated[list[Sibling], Meta(min_length=1)]
+
+
 class ListedDocument(msgspec.Struct, frozen=True):
     """A document in a list."""
 
@@ -274,6 +262,7 @@ class ListedDocument(msgspec.Struct, frozen=True):
     version: Version
     value: JsonValue
     updated_at: Instant
+    siblings: SomeSiblings = UNSET
 
 
 class DocumentPage(msgspec.Struct, frozen=True):
@@ -288,6 +277,7 @@ class VersionedValue(msgspec.Struct, frozen=True):
 
     version: Version
     value: JsonValue
+    siblings: SomeSiblings = UNSET
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -316,7 +306,7 @@ class HistoryPage(msgspec.Struct, frozen=True):
     next: str | None
 
 
-class Result(msgspec.Struct, frozen=True):
+class OpResult(msgspec.Struct, frozen=True):
     """What became of an op."""
 
     collection: CollectionName
@@ -328,7 +318,7 @@ class BatchResult(msgspec.Struct, frozen=True):
     """Where the log stands after the batch, and a result for each op, in order."""
 
     seq: Seq
-    results: list[Result]
+    results: list[OpResult]
 
 
 class User(msgspec.Struct, frozen=True):
@@ -346,6 +336,60 @@ class UserPage(msgspec.Struct, frozen=True):
     """Users, in an order of the server's own. `next` is the cursor of the page that follows, null at the end."""
 
     items: list[User]
+    next: str | None
+
+
+class ListedDefinition(definitions.Definition, frozen=True, kw_only=True):
+    """A collection, its definition, and the definition's version."""
+
+    name: CollectionName
+    version: Version
+
+
+class DefinitionPage(msgspec.Struct, frozen=True):
+    """Collections that are defined, by name. `next` is the cursor of the page that follows, null at the end."""
+
+    items: list[ListedDefinition]
+    next: str | None
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The document as it stands after the decision; the value is null where there is none."""
+
+    version: Version | None
+    value: JsonValue
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What did not make it: a value (null for a deletion), or edits; with a version where it was in the log."""
+
+    version: Version | UnsetType = UNSET
+    value: JsonValue | UnsetType = UNSET
+    edits: list[Edit] | UnsetType = UNSET
+
+
+class Conflict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decision set aside, for the user to see. `policy` decided; `outcome` is the mutation's status."""
+
+    id: Key
+    at: Instant
+    policy: definitions.Policy
+    outcome: Literal["merged", "refused"]
+    code: Code | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+    collection: CollectionName
+    key: Key
+    device: Annotated[str, Meta(extra_json_schema={"pattern": f"^{DEVICE_PATTERN}$"})]
+    mutation: Version
+    base: Seq
+    kept: Kept
+    lost: Given
+
+
+class ConflictPage(msgspec.Struct, frozen=True):
+    """Conflicts, oldest first. `next` is the cursor of the page that follows, null at the end."""
+
+    items: list[Conflict]
     next: str | None
 
 

@@ -40,7 +40,7 @@ async def get_user(request: Request) -> Answer:
 
 async def list_users(request: Request) -> Answer:
     """A page of all users."""
-    query: shapes.UsersQuery = request.query
+    query: shapes.ListQuery = request.query
     after = None if query.after is UNSET else cursors.read(_ALL_USERS, query.after, check_user)
     limit = page_size(request)
     # One more than is shown tells whether another page follows.
@@ -92,7 +92,7 @@ OPERATIONS = (
         "List all users.",
         (Reply(200, "A page of users.", shapes.UserPage),),
         tag="Users",
-        query=shapes.UsersQuery,
+        query=shapes.ListQuery,
         description="For admins and services.",
     ),
 )

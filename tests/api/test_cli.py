@@ -365,6 +365,25 @@ def test_logs_that_contradict_are_refused(shell: Shell) -> None:
     assert shell.json("users", user)["seq"] == 1
 
 
+@pytest.mark.parametrize("logs", [[], ["--logs"]])
+def test_an_export_carries_what_is_defined(alone: Shell, logs: list[str]) -> None:
+    alone.json("put", user := next(names), "torn", "n", "1")
+    assert alone.json("collections", "torn", "--conflict", "siblings")
+    assert alone.run("export", "all", *logs).returncode == 0
+    exported = [json.loads(line) for line in (alone.home / "all").read_text().splitlines()]
+    assert {"collection": "torn", "definition": {"conflict": "siblings"}} in exported
+    assert alone.run("collections", "torn", "--default").returncode == 0
+    assert alone.json("delete", user, "torn", "n")
+    if logs:  # what is there already is compared
+        assert alone.json("users", user)["seq"] == 2
+    ran = alone.run("import", "all", *logs)
+    assert ran.returncode == 0, ran.stderr
+    assert alone.json("collections", "torn")["conflict"] == "siblings"
+    assert alone.run("collections", "torn", "--default").returncode == 0
+    write_lines(alone.home / "wrong", [{"collection": "torn", "definition": {"conflict": "x"}}])
+    failed(alone.run("import", "wrong", *logs), "line 1: ")
+
+
 def test_an_export_goes_on_where_it_was(alone: Shell) -> None:
     items = documents(350, 2)
     assert alone.run("import", str(write_lines(alone.home / "in", items))).returncode == 0
@@ -385,6 +404,47 @@ def test_an_export_goes_on_where_it_was(alone: Shell) -> None:
     failed(alone.run("export", "part"), "exists")
 
 
+# Collections, edits, siblings, conflicts
+
+
+def test_a_collection_is_defined_shown_and_forgotten(shell: Shell) -> None:
+    failed(shell.run("collections", "cli_notes"), "cli_notes is not defined. The server's settings say what")
+    defined = shell.json("collections", "cli_notes", "--conflict", "siblings")
+    assert (defined["name"], defined["conflict"]) == ("cli_notes", "siblings")
+    assert shell.json("collections", "cli_notes") == defined
+    assert defined in shell.lines("collections")
+    failed(shell.run("collections", "cli_notes", "--conflict", "cas", "--if-version", "0"), "version_conflict")
+    user = next(names)
+    shell.json("put", user, "cli_notes", "n", "1")
+    shell.json("put", user, "cli_notes", "n", "2")
+    assert [line["value"] for line in shell.lines("siblings", user, "cli_notes", "n")] == [1, 2]
+    failed(shell.run("delete", user, "cli_notes", "n"), "precondition_required")
+    assert shell.run("collections", "cli_notes", "--default").returncode == 0
+    failed(shell.run("collections", "cli_notes"), "is not defined")
+    for wrong in (
+        ("--default",),
+        ("--conflict", "cas"),
+        ("a", "--default", "--conflict", "cas"),
+        ("a", "--conflict", "x"),
+    ):
+        assert shell.run("collections", *wrong).returncode == 2
+
+
+def test_a_document_is_edited_field_by_field(shell: Shell) -> None:
+    user = next(names)
+    assert shell.json("edit", user, "carts", "main", '{"op": "inc", "path": "/apples", "value": 2}') == {"apples": 2}
+    edits = '[{"op": "inc", "path": "/apples", "value": 1}, {"op": "add", "path": "/tags", "value": "x"}]'
+    assert shell.json("edit", user, "carts", "main", stdin=edits) == {"apples": 3, "tags": ["x"]}
+    failed(shell.run("edit", user, "carts", "main", '{"op": "inc", "path": "/tags", "value": 1}'), "patch_failed")
+
+
+def test_an_inbox_without_conflicts_has_no_lines(shell: Shell) -> None:
+    user = next(names)
+    shell.json("put", user, "carts", "main", "1")
+    assert shell.lines("conflicts", user) == []
+    failed(shell.run("conflicts", user, "--dismiss", "0000000000000001"), "not_found")
+
+
 # Bench and demo
 
 
@@ -396,8 +456,8 @@ def test_bench_measures(shell: Shell) -> None:
     assert all(it["calls"] > 0 and 0 < it["p50_ms"] <= it["p99_ms"] <= it["max_ms"] for it in results)
 
 
-def test_demo_shows_logs_conflicts_and_history(quiet: Server, tmp_path: Path) -> None:
-    ran = Shell(quiet, tmp_path).run("demo", "--customers", "150", "--url", quiet.url, "--token", quiet.service("shop"))
+def test_the_shop_shows_logs_conflicts_and_history(quiet: Server, tmp_path: Path) -> None:
+    ran = Shell(quiet, tmp_path).run("shop", "--customers", "150", "--url", quiet.url, "--token", quiet.service("shop"))
     assert ran.returncode == 0, ran.stderr
     assert "150 customers" in ran.stdout
     assert "both edits live on" in ran.stdout
@@ -406,10 +466,10 @@ def test_demo_shows_logs_conflicts_and_history(quiet: Server, tmp_path: Path) ->
     assert "Time travel" in ran.stdout
 
 
-def test_demo_brings_its_own_server_and_takes_it_away(shell: Shell) -> None:
+def test_the_shop_brings_its_own_server_and_takes_it_away(shell: Shell) -> None:
     temporary = shell.home / "tmp"
     temporary.mkdir(mode=0o755)
-    ran = shell.run("demo", "--customers", "10", known=False, TMPDIR=str(temporary), ROOST_ENGINE="nonsense://")
+    ran = shell.run("shop", "--customers", "10", known=False, TMPDIR=str(temporary), ROOST_ENGINE="nonsense://")
     assert ran.returncode == 0, ran.stderr
     assert "10 customers" in ran.stdout
     assert list(temporary.iterdir()) == []

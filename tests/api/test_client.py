@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from roost import client as roost
-from roost.client import Client, Event, Limits, SyncClient
+from roost.client import Client, Edit, Event, Forbidden, Limits, NotFound, PatchFailed, SyncClient, VersionConflict
 from tests.support.server import Server
 
 names = (f"client-{number}" for number in itertools.count(1))
@@ -394,3 +394,58 @@ def test_following_outlasts_a_restart(tmp_path: Path) -> None:
                 assert (await waiting).value == 2
 
     asyncio.run(main())
+
+
+# Collections, edits, siblings, the inbox
+
+
+def test_a_collection_is_defined_listed_and_forgotten(c: Any) -> None:
+    name = f"c_{next(names).replace('-', '_')}"
+    assert c.collection(name) is None
+    made = c.define(name, conflict="cas", if_absent=True)
+    assert c.collection(name) == made
+    assert (made.name, made.conflict) == (name, "cas")
+    with pytest.raises(VersionConflict):
+        c.define(name, conflict="lww", if_version=made.version + 1)
+    changed = c.define(name, conflict="lww", if_version=made.version)
+    assert changed in list(c.collections(page_size=1))
+    c.undefine(name, if_version=changed.version)
+    assert c.collection(name) is None
+    with pytest.raises(NotFound):
+        c.undefine(name)
+
+
+def test_a_user_may_read_definitions_only(server: Server, connect: Connect) -> None:
+    with pytest.raises(Forbidden):
+        connect(server.token("ada")).define("notes", conflict="cas")
+    assert isinstance(list(connect(server.token("ada")).collections()), list)
+
+
+def test_siblings_are_seen_and_resolved(c: Any, user: Any) -> None:
+    c.define("client_notes", conflict="siblings")
+    docs = user.docs("client_notes")
+    assert docs.siblings("n") == ()
+    docs.put("n", "one")
+    torn = docs.put("n", "two")
+    assert (torn.standing, docs.get("n").standing) == (2, 2)
+    both = docs.siblings("n")
+    assert [one.value for one in both] == ["one", "two"]
+    assert next(iter(docs.list())).standing == 2
+    assert user.snapshot().docs["client_notes"]["n"].siblings == both
+    docs.put("n", "both", if_version=both[-1].version)
+    assert [one.value for one in docs.siblings("n")] == ["both"]
+
+
+def test_a_document_is_edited_field_by_field(user: Any) -> None:
+    docs = user.docs("carts")
+    assert docs.edit("main", [Edit("inc", "/apples", 2)]).value == {"apples": 2}
+    assert docs.edit("main", [{"op": "add", "path": "/tags", "value": "x"}]).value == {"apples": 2, "tags": ["x"]}
+    user.batch().edit("carts", "main", [Edit("unset", "/tags"), Edit("inc", "/apples", -1)]).commit()
+    assert docs.get("main").value == {"apples": 1}
+    with pytest.raises(PatchFailed) as refusal:
+        docs.edit("main", [Edit("set", "/x", 1), Edit("inc", "/x/y", 1)])
+    assert refusal.value.errors[0].pointer == "/1"
+    with pytest.raises(VersionConflict):
+        docs.edit("main", [Edit("inc", "/apples", 2)], if_absent=True)
+    events = user.events().events
+    assert events[2].edits == (Edit("unset", "/tags"), Edit("inc", "/apples", -1))

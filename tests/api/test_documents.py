@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api import JSON, JSON_PATCH, MERGE_PATCH, Account, problem, version_of
+from tests.support.api import EDITS, JSON, JSON_PATCH, MERGE_PATCH, Account, problem, version_of
 
 VALUES: list[Any] = [
     None,
@@ -288,14 +288,14 @@ def test_a_patch_of_another_media_type_is_told_which_there_are(ada: Account, med
     ada.put("notes", "k", {})
     refused = ada.http.patch(ada.doc("notes", "k"), content=b"{}", headers={"content-type": media_type})
     problem(refused, 415, "unsupported_media_type")
-    assert refused.headers["accept-patch"] == f"{MERGE_PATCH}, {JSON_PATCH}"
+    assert refused.headers["accept-patch"] == f"{MERGE_PATCH}, {JSON_PATCH}, {EDITS}"
 
 
 def test_a_patch_must_name_its_media_type(ada: Account) -> None:
     ada.put("notes", "k", {})
     refused = ada.http.patch(ada.doc("notes", "k"), content=b"{}")
     problem(refused, 415, "unsupported_media_type")
-    assert refused.headers["accept-patch"] == f"{MERGE_PATCH}, {JSON_PATCH}"
+    assert refused.headers["accept-patch"] == f"{MERGE_PATCH}, {JSON_PATCH}, {EDITS}"
 
 
 @pytest.mark.parametrize("media_type", [JSON, "Application/JSON", "application/json; charset=utf-8"])

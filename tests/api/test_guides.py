@@ -29,8 +29,8 @@ def snippets(guide: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (GUIDES / guide).read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_python_client(fresh: Server) -> None:
-    names = {"url": fresh.url, "token": fresh.admin()}
+def test_the_python_client(fresh: Server, tmp_path: Path) -> None:
+    names = {"url": fresh.url, "token": fresh.admin(), "folder": tmp_path}
     found = snippets("python-client.md", "python")
     assert len(found) > 8
     for snippet in found:
@@ -46,7 +46,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         env = {**server.environment(), "PATH": path, "ROOST_URL": server.url, "ROOST_TOKEN": server.admin()}
         env["XDG_CONFIG_HOME"] = str(tmp_path)
         found = snippets("cli.md", "console")
-        assert len(found) == 3
+        assert len(found) == 4
         for snippet in found:
             for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", snippet, re.MULTILINE):
                 ran = subprocess.run(

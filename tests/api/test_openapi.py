@@ -39,6 +39,8 @@ UNTOLD = (
     "Expected `int`, got `float`",  # to JSON Schema, 1.0 is an integer
     "A `delete` has the value null",
     "A key is 1 to 200 bytes",  # characters are what schemas count
+    "Mutation ",  # that its number is missing
+    "This is a WebSocket",  # no handshake is told in the document
     "`at` is a time as RFC 3339 writes it",  # some years are beyond those that a time here can have
 )
 
@@ -89,8 +91,25 @@ def known(server: Server) -> dict[str, str]:
     account = Account(server, names["user"])
     for number in range(3):
         account.put(names["collection"], names["key"], {"a": number})
+    names["conflict"] = conflicts(account)[0]
     account.close()
     return names
+
+
+def conflicts(account: Account) -> list[str]:
+    """Fill the inbox with one of each: a refused value, a refused edit, a refused deletion, a value that lost."""
+    account.put("payments", "k", 1)
+    account.put("preferences", "k", 1)
+    edit = {"op": "inc", "path": "/n", "value": 1}
+    ops: list[dict[str, Any]] = [
+        {"op": "put", "collection": "payments", "key": "k", "value": 2},
+        {"op": "edit", "collection": "payments", "key": "k", "edits": [edit]},
+        {"op": "delete", "collection": "payments", "key": "k"},
+        {"op": "put", "collection": "preferences", "key": "k", "value": 2},
+    ]
+    mutations = [{"number": number, "base": 0, "clock": 0, "ops": [op]} for number, op in enumerate(ops, 1)]
+    pushed = account.http.post(account.at("push"), json={"device": "phone", "mutations": mutations})
+    return [conflict for result in pushed.json()["results"] for conflict in result["conflicts"]]
 
 
 def answer(server: Server, case: Case, known: dict[str, str]) -> None:
@@ -147,7 +166,17 @@ def test_every_route_of_the_contract_is_told() -> None:
         ("PUT", "/v1/users/{user}"),
         ("GET", "/v1/users/{user}"),
         ("GET", "/v1/users"),
+        ("GET", f"{document_path}/siblings"),
+        ("GET", "/v1/users/{user}/conflicts"),
+        ("DELETE", "/v1/users/{user}/conflicts/{conflict}"),
+        ("GET", "/v1/collections"),
+        ("GET", "/v1/collections/{collection}"),
+        ("PUT", "/v1/collections/{collection}"),
+        ("DELETE", "/v1/collections/{collection}"),
         ("GET", "/v1/users/{user}/events"),
+        ("GET", "/v1/users/{user}/sync"),
+        ("POST", "/v1/users/{user}/push"),
+        ("GET", "/v1/users/{user}/devices"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
         ("GET", "/metrics"),

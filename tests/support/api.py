@@ -23,6 +23,7 @@ from tests.support.server import Server
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+EDITS = "application/vnd.roost.edits+json"
 PROBLEM = "application/problem+json"
 ALWAYS = {"type", "title", "status", "code", "detail", "request_id"}
 SOMETIMES = {"errors", "current"}

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from roost.core.ids import LANES
 from roost.core.limits import Limits
 from roost.core.ports import EngineUnavailable, LaneEvent
 from roost.engines.postgres import Postgres
@@ -68,7 +69,7 @@ class Follower:
         while True:
             try:
                 async with opened(self._url()) as engine:
-                    tail = Tail(engine, self._cursor)
+                    tail = Tail(engine, dict.fromkeys(range(LANES), 0) | self._cursor)
                     self._cursor = tail.cursor
                     while True:
                         last = self._stopping

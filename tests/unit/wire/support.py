@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message
 from roost.authz.gate import Gate
 from roost.authz.identity import Identity
 from roost.authz.principal import Principal
-from roost.core.commands import Accepted, AppendLog, Change, Written
-from roost.core.events import Document, Event, Head
+from roost.core.commands import Accepted, AppendLog, Change, Idempotency, Op, Push, Result, Written
+from roost.core.events import Device, Document, Event, Head
+from roost.core.ids import DEFINITIONS
 from roost.core.moment import NOW as PRESENT
 from roost.core.moment import Moment
 from roost.core.ports import DocumentRef, History, Log, Page, Point, Snapshot
@@ -30,6 +31,7 @@ HEAD = Head("ada", 9, 2, AT, AT, {"preferences": 1})
 VALUE = b'{"theme":"dark"}'
 UI = "/v1/users/ada/docs/preferences/ui"
 JSON = {"content-type": "application/json"}
+DEFINED = Document(DEFINITIONS, "carts", 3, b'{"conflict":"merge"}', AT)
 
 
 def document(value: bytes | None = VALUE, version: int = 7, key: str = "ui") -> Document:
@@ -120,6 +122,24 @@ class Gatekeeper(Gate):
     async def users(self, principal: Principal, after: str | None, limit: int) -> list[Head]:
         return self._answer("users", principal, [HEAD], after, limit)  # type: ignore[no-any-return]
 
+    async def push(self, principal: Principal, push: Push) -> Accepted:
+        results = tuple(Result(mutation.number, "applied", 10) for mutation in push.mutations)
+        return self._answer("push", principal, Accepted(10, results=results), push)  # type: ignore[no-any-return]
+
+    async def devices(self, principal: Principal, user: str) -> list[Device]:
+        devices = [Device("laptop", 0, 3, AT), Device("phone", 7, 9, AT, AT)]
+        return self._answer("devices", principal, devices, user)  # type: ignore[no-any-return]
+
+    async def define(self, principal: Principal, op: Op, idempotency: Idempotency | None) -> Accepted:
+        return self._answer("define", principal, accepted(event(4, op.argument)), op, idempotency)  # type: ignore[no-any-return]
+
+    async def definition(self, principal: Principal, collection: str) -> Point:
+        return self._answer("definition", principal, Point(9, DEFINED), collection)  # type: ignore[no-any-return]
+
+    async def definitions(self, principal: Principal, after: str | None, limit: int) -> Page:
+        page = Page(HEAD, [DEFINED], more=False)
+        return self._answer("definitions", principal, page, after, limit)  # type: ignore[no-any-return]
+
     async def ready(self) -> None:
         return self._answer("ready", Principal("admin", "nobody"), None)  # type: ignore[no-any-return]
 
@@ -154,7 +174,7 @@ class Server:
 
     folder: Path
     settings: Settings = field(default_factory=Settings)
-    pages: Sequence[tuple[str, bytes]] = ()
+    pages: Sequence[tuple[str, bytes, bytes]] = ()
     gate: Gatekeeper = field(default_factory=Gatekeeper)
 
     def __post_init__(self) -> None:

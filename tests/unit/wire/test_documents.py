@@ -16,6 +16,7 @@ from tests.unit.wire.support import JSON, UI, VALUE, Server, accepted, document,
 REF = DocumentRef("ada", "preferences", "ui")
 MERGE = {"content-type": "application/merge-patch+json"}
 JSON_PATCH = {"content-type": "application/json-patch+json"}
+PATCHES = "application/merge-patch+json, application/json-patch+json, application/vnd.roost.edits+json"
 
 
 def test_get_gives_the_bare_value(server: Server) -> None:
@@ -228,13 +229,8 @@ def test_put_takes_json(server: Server, content_type: str | None) -> None:
         ("PUT", UI, {"Content-Type": "text/plain"}, {"accept": "application/json"}),
         ("PUT", UI, {"Content-Type": "application/x-www-form-urlencoded"}, {"accept": "application/json"}),
         ("PUT", UI, {"Content-Encoding": "gzip"}, {"accept": "application/json"}),
-        (
-            "PATCH",
-            UI,
-            JSON,
-            {"accept-patch": "application/merge-patch+json, application/json-patch+json"},
-        ),
-        ("PATCH", UI, {}, {"accept-patch": "application/merge-patch+json, application/json-patch+json"}),
+        ("PATCH", UI, JSON, {"accept-patch": PATCHES}),
+        ("PATCH", UI, {}, {"accept-patch": PATCHES}),
         ("POST", f"{UI}/restore", MERGE, {"accept": "application/json"}),
         ("POST", "/v1/users/ada/batch", MERGE, {"accept": "application/json"}),
     ],
