@@ -1,7 +1,7 @@
-"""`roost demo`: half a minute of a shop's customers, so that a newcomer sees logs, conflicts and history at work.
+"""`roost demo`: a page with two devices of one person. `roost shop`: half a minute of a shop's customers.
 
-It drives a server through the public client only: the one that --url names, or one of its own that lives in a
-temporary directory for as long as the demo does.
+So a newcomer sees sync and conflicts, or logs and history, at work. Either has a server of its own, which lives in a
+temporary directory for as long as it is needed; the shop also comes to the one that --url names.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STOP_S_MAX = 30
 
 
 class Story(msgspec.Struct):
-    """What the demo saw, for its summary. `began` holds each customer's seq before the demo wrote anything."""
+    """What was seen, for the summary. `began` holds each customer's seq before the shop wrote anything."""
 
     customers: int
     began: dict[str, int] = {}
@@ -54,6 +54,22 @@ class Story(msgspec.Struct):
 
 
 def demo(
+    browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser, where there is one.")
+    ] = True,
+) -> None:
+    """Show two devices of one person side by side, each with an offline switch, until Ctrl-C.
+
+    The server is started for it, in a temporary directory, and stopped at its end.
+    """
+    from roost.cli import demo_page
+    from roost.node.signals import Stopped, stopped_by_signals
+
+    with contextlib.suppress(Stopped), stopped_by_signals(), own_server() as (url, issue):
+        demo_page.show(url, issue, browser=browser)
+
+
+def shop(
     customers: Annotated[int, typer.Option(help="How many customers the shop has.", min=10, max=1_000_000)] = 3_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same customers and visits.")] = 1,
     *,
@@ -63,15 +79,15 @@ def demo(
 ) -> None:
     """Let a shop's customers loose on a server, and show what became of it.
 
-    Without --url, a server is started for the demo, in a temporary directory, and stopped at its end.
+    Without --url, a server is started for them, in a temporary directory, and stopped at the end.
     """
     from roost.cli.refusals import refusals
 
     try:
         with contextlib.ExitStack() as stack:
             if url is None and profile == DEFAULT_PROFILE:
-                say("Starting a server of its own …")
-                url, token = stack.enter_context(own_server())
+                url, issue = stack.enter_context(own_server())
+                token = issue("--service", "shop")
             found = resolve(url, token, profile)
             with refusals():
                 story = asyncio.run(_play(found.url, found.token, customers, seed))
@@ -81,21 +97,24 @@ def demo(
 
 
 @contextlib.contextmanager
-def own_server() -> Iterator[tuple[str, str]]:
-    """A server in a temporary directory, with a token of the service `shop`; both gone at the end."""
+def own_server() -> Iterator[tuple[str, Callable[..., str]]]:
+    """A server in a temporary directory, and what gets its tokens: `issue("--user", "ada")`. Both gone at the end."""
+    say("Starting a server of its own …")
     # Settings of other servers stay out of it: this one must never touch their engine or data.
     env = {name: value for name, value in os.environ.items() if not name.startswith("ROOST_")}
     roost = [sys.executable, "-m", "roost"]
     with tempfile.TemporaryDirectory(prefix="roost-demo-") as place:
         data = Path(place) / "data"
         command = [*roost, "serve", "--data", str(data), "--port", "0"]
+
+        def issue(*whom: str) -> str:
+            wanted = [*roost, "token", *whom, "--data", str(data)]
+            return subprocess.run(wanted, env=env, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+
         log = (Path(place) / "serve.log").open("w+b")
         with log, subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True) as server:  # noqa: S603
             try:
-                url = _url_of(server, Path(log.name))
-                issue = [*roost, "token", "--service", "shop", "--data", str(data)]
-                token = subprocess.run(issue, env=env, check=True, capture_output=True, text=True)  # noqa: S603
-                yield url, token.stdout.strip()
+                yield _url_of(server, Path(log.name)), issue
             finally:
                 server.send_signal(signal.SIGTERM)
                 try:
@@ -112,13 +131,11 @@ def _url_of(server: subprocess.Popen[bytes], log: Path) -> str:
             return found[0]
         time.sleep(0.05)
     lines = log.read_text().strip().splitlines() or ["it says nothing."]
-    return fail(
-        f"The demo's server did not start: {lines[-1].removeprefix('roost: ')}", "Give a running one with --url."
-    )
+    return fail(f"The server did not start: {lines[-1].removeprefix('roost: ')}", "See whether `roost serve` does.")
 
 
 async def _play(url: str, token: str | None, count: int, seed: int) -> Story:
-    """The whole demo against a running server."""
+    """The whole of it, against a running server."""
     from roost.cli.refusals import JOB
     from roost.cli.shop import customers
     from roost.client import Client
@@ -135,7 +152,7 @@ async def _play(url: str, token: str | None, count: int, seed: int) -> Story:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(follower.run()) for follower in followers]
             await _at_once("Customers arrive", shop, lambda customer: _arrive(client, customer, story))
-            await _at_once("They shop", shop, lambda customer: _shop(client, customer))
+            await _at_once("They shop", shop, lambda customer: _visit(client, customer))
             await _two_devices(client, shop, story)
             story.seconds = time.monotonic() - started
             await _count(client, story)
@@ -189,7 +206,7 @@ async def _arrive(client: Client, customer: Customer, story: Story) -> None:
     story.began[customer.user] = (await batch.commit()).seq - len(batch)
 
 
-async def _shop(client: Client, customer: Customer) -> None:
+async def _visit(client: Client, customer: Customer) -> None:
     for act in customer.visits:
         await act(client.user(customer.user))
 
@@ -301,8 +318,10 @@ def _moment(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def register(app: typer.Typer) -> None:
-    """Add `demo`."""
+    """Add `demo` and `shop`."""
+    panel = "Try it"
+    app.command(rich_help_panel=panel, epilog=examples("roost demo"))(demo)
     app.command(
-        rich_help_panel="Try it",
-        epilog=examples("roost demo", "roost demo --customers 500 --url http://127.0.0.1:8080"),
-    )(demo)
+        rich_help_panel=panel,
+        epilog=examples("roost shop", "roost shop --customers 500 --url http://127.0.0.1:8080"),
+    )(shop)

@@ -1,4 +1,4 @@
-"""Commands on users' documents and logs, against a running server: get, put, patch, delete, history, events, users."""
+"""Commands on users' documents and logs, and on collections, against a running server."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 from roost.cli.output import PANEL, examples, fail, show, show_line
 from roost.cli.profile import DEFAULT_PROFILE, ProfileName, Token, Url
 from roost.core import jsonvalue
+from roost.core.definitions import Policy
 from roost.core.errors import RoostError as CoreError
 from roost.core.limits import Limits
 
@@ -106,6 +107,39 @@ def patch(
             show(docs.merge(key, given, if_version=if_version).value)
 
 
+def edit(
+    user: User,
+    collection: Collection,
+    key: Key,
+    value: Value = "-",
+    *,
+    if_version: IfVersion = None,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """Change a document field by field, and show it: JSON is one edit or an array of them."""
+    given = _json(value)
+    with _server(url, token, profile) as client:
+        edits = given if isinstance(given, list) else [given]
+        show(client.user(user).docs(collection).edit(key, edits, if_version=if_version).value)
+
+
+def siblings(
+    user: User,
+    collection: Collection,
+    key: Key,
+    *,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """List all values of a document that stand side by side, the newest last, a line each."""
+    with _server(url, token, profile) as client:
+        for sibling in client.user(user).docs(collection).siblings(key):
+            show_line(sibling)
+
+
 def delete(
     user: User,
     collection: Collection,
@@ -179,6 +213,51 @@ def users(
             show_line(info)
 
 
+def conflicts(
+    user: User,
+    *,
+    dismiss: Annotated[str | None, typer.Option(metavar="ID", help="Dismiss this one.", show_default=False)] = None,
+    limit: Limit = None,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """List what conflicts between devices have set aside, oldest first, a line each."""
+    with _server(url, token, profile) as client:
+        if dismiss is not None:
+            client.user(user).dismiss(dismiss)
+            return
+        for conflict in itertools.islice(client.user(user).conflicts(), limit):
+            show_line(conflict)
+
+
+def collections(
+    collection: Annotated[str | None, typer.Argument(metavar="COLLECTION", show_default=False)] = None,
+    *,
+    conflict: Annotated[Policy | None, typer.Option(help="Define it, with this policy.", show_default=False)] = None,
+    default: Annotated[bool, typer.Option("--default", help="Take its definition away.")] = False,
+    if_version: IfVersion = None,
+    url: Url = None,
+    token: Token = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+) -> None:
+    """List the collections that are defined, a line each, or show or define one."""
+    if (collection is None and (conflict or default)) or (conflict and default):
+        fail("Name one collection, and --conflict or --default.", "See `roost collections --help`.", code=2)
+    with _server(url, token, profile) as client:
+        if collection is None:
+            for each in client.collections():
+                show_line(each)
+        elif conflict is not None:
+            show(client.define(collection, conflict=conflict, if_version=if_version))
+        elif default:
+            client.undefine(collection, if_version=if_version)
+        elif (found := client.collection(collection)) is not None:
+            show(found)
+        else:
+            fail(f"{collection} is not defined.", "The server's settings say what happens there.")
+
+
 @contextmanager
 def _server(url: str | None, token: str | None, profile: str) -> Iterator[SyncClient]:
     """The server to talk to; what it refuses ends the command. Loaded late, so that `roost --help` is quick."""
@@ -245,8 +324,19 @@ _EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
         """roost patch ada preferences ui '{"theme": null, "size": 12}'""",
         """roost patch ada wishes list '[{"op": "add", "path": "/-", "value": "tea"}]'""",
     ),
+    edit: (
+        """roost edit ada carts main '{"op": "inc", "path": "/apples", "value": 2}'""",
+        """roost edit ada wishes list '[{"op": "add", "path": "/tags", "value": "tea"}]'""",
+    ),
     delete: ("roost delete ada preferences ui",),
+    siblings: ("roost siblings ada notes n",),
     history: ("roost history ada preferences ui --limit 5",),
     events: ("roost events ada", "roost events ada --after 12 --collections carts,wishes", "roost events ada --follow"),
     users: ("roost users", "roost users ada"),
+    conflicts: ("roost conflicts ada", "roost conflicts ada --dismiss 0000000000000045"),
+    collections: (
+        "roost collections",
+        "roost collections carts --conflict merge",
+        "roost collections carts --default",
+    ),
 }

@@ -1,8 +1,9 @@
 """Export: every user's documents or log, as JSON Lines, in bounded memory, resumable.
 
-Users are fetched several at once, but written one after the other; a fetch that runs ahead waits with at most two
-pages in hand. After each page of users the file is on disk and a small state file beside it says where the next
-page starts, so a repeated command cuts off what was written after that and goes on from there.
+The collections that are defined come first, a line each. Users are fetched several at once, but written one after the
+other; a fetch that runs ahead waits with at most two pages in hand. After each page of users the file is on disk and a
+small state file beside it says where the next page starts, so a repeated command cuts off what was written after that
+and goes on from there.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ async def export_users(
 ) -> ExportState:
     """Write all users after `state` to `out`. `saved` is called after each page of users, once it is on disk."""
     fetch = _log if state.logs else _documents
+    if not state.size and not state.users:
+        async for collection in client.collections():
+            line = {"collection": collection.name, "definition": {"conflict": collection.conflict}}
+            out.write(msgspec.json.encode(line) + b"\n")
     while True:
         page = await client.users_page(state.after, limit=USERS_A_PAGE)
         lines = 0

@@ -32,6 +32,7 @@ from roost.client import (
     VersionConflict,
 )
 from roost.core import ids, jsonvalue
+from roost.core.definitions import Definition
 from roost.core.errors import RoostError as CoreError
 from roost.core.limits import Limits
 
@@ -72,11 +73,14 @@ class ImportState(msgspec.Struct, frozen=True):
 
 
 class Line(NamedTuple):
-    """One item of the file, and its bytes; `end` is the state once it and all before it are in."""
+    """One item of the file, and its bytes; `end` is the state once it and all before it are in.
+
+    The `user` of a definition is empty.
+    """
 
     number: int
     user: str
-    what: Document | Event
+    what: Document | Event | DefinitionLine
     size: int
     end: ImportState
 
@@ -96,6 +100,13 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     value: Any
     version: int | None = None
+
+
+class DefinitionLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a line says that defines a collection, in a file of either kind."""
+
+    collection: str
+    definition: Definition
 
 
 class _UserEvent(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -165,13 +176,17 @@ class Reader:
                 end = msgspec.structs.replace(self._state, size=size, lines=number, digest=self._hash.hexdigest())
                 yield Line(number, user, item, len(raw), end)
 
-    def _parse(self, number: int, raw: bytes) -> tuple[str, Document | Event] | None:
+    def _parse(self, number: int, raw: bytes) -> tuple[str, Document | Event | DefinitionLine] | None:
         if len(raw) > LINE_BYTES_MAX:
             raise BadLine(number, f"It is longer than {LINE_BYTES_MAX:,} bytes.")
         if not raw.strip():
             return None
         try:
             fields = jsonvalue.decode(raw, _LINE_LIMITS)
+            if isinstance(fields, dict) and "definition" in fields:
+                line = msgspec.convert(fields, DefinitionLine)
+                ids.check_collection(line.collection)
+                return "", line
             kind: type[Document | _UserEvent] = _UserEvent if self._state.logs else Document
             given = msgspec.convert(fields, kind)
             ids.check_user(given.user)
@@ -245,7 +260,7 @@ class Import:
             if chunk.number > self._failed_at:
                 continue  # read from the queue, so that nobody waits
             try:
-                await (self._append(chunk.lines) if self.state.logs else self._put(chunk.lines))
+                await self._send(chunk.lines)
                 self._advance(chunk.number, chunk.lines[-1].end)
             except BadLine as error:
                 before = [line.end for line in chunk.lines if line.number < error.line]
@@ -268,12 +283,30 @@ class Import:
             self._next += 1
         self._saved(self.state)
 
+    async def _send(self, lines: list[Line]) -> None:
+        if not lines[0].user:
+            await self._define(lines)
+        elif self.state.logs:
+            await self._append(lines)
+        else:
+            await self._put(lines)
+
+    async def _define(self, lines: list[Line]) -> None:
+        """Define collections, as often as it takes: the last time counts."""
+        for line in lines:
+            if isinstance(line.what, DefinitionLine):
+                try:
+                    await self._client.define(line.what.collection, conflict=line.what.definition.conflict)
+                except _BAD_LINE as error:
+                    self.bad(BadLine(line.number, f"{error.detail} ({error.code})"))
+
     async def _put(self, lines: list[Line]) -> None:
         """Write documents: one batch, again without each line that is refused."""
         while lines:
             batch = self._client.user(lines[0].user).batch(idempotency_key=self._key(lines))
             for line in lines:
-                batch.put(line.what.collection, line.what.key, line.what.value)
+                if not isinstance(line.what, DefinitionLine):
+                    batch.put(line.what.collection, line.what.key, line.what.value)
             try:
                 await batch.commit()
             except _BAD_LINE as error:

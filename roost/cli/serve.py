@@ -99,6 +99,34 @@ def verify(data: Data = None, engine: Engine = None) -> None:
         raise typer.Exit(1)
 
 
+def compact(
+    data: Data = None,
+    engine: Engine = None,
+    user: Annotated[str | None, typer.Option(metavar="USER", help="This user's log only.")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="How much history to keep: 12h, 30d.", show_default="ROOST_HISTORY_KEEP_S, else 30d"
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Fold old events away that no device needs any more; beside a running server too, which does so by itself.
+
+    Documents stay, and so does the past from there on. What is gone is gone: a backup taken before has it.
+    """
+    import asyncio
+
+    from roost import app as composition
+    from roost.node.serve import engine_at
+
+    settings = settings_of(data=data, engine=engine, history_keep_s=None if keep is None else float(seconds(keep)))
+    with engine_at(settings) as running:
+        tally = asyncio.run(composition.compact(running, user, dry_run=dry_run))
+    done = "would be folded, over" if dry_run else "were folded, and let go of"
+    typer.echo(f"{tally.folded:,} of {tally.users:,} logs {done} {tally.events:,} events.")
+
+
 def token(
     data: Data = None,
     user: Annotated[str | None, typer.Option(metavar="USER", help="For this user's state only.")] = None,
@@ -127,7 +155,7 @@ def token(
 
 
 def register(app: typer.Typer) -> None:
-    """Add `serve`, `migrate`, `verify` and `token`."""
+    """Add `serve`, `migrate`, `verify`, `compact` and `token`."""
     app.command(
         rich_help_panel=PANEL,
         epilog=examples(
@@ -138,6 +166,10 @@ def register(app: typer.Typer) -> None:
     )(serve)
     app.command(rich_help_panel=PANEL, epilog=examples("roost migrate --engine postgresql://roost@db/roost"))(migrate)
     app.command(rich_help_panel=PANEL, epilog=examples("roost verify --data data"))(verify)
+    app.command(
+        rich_help_panel=PANEL,
+        epilog=examples("roost compact --dry-run", "roost compact --user ada --keep 7d"),
+    )(compact)
     app.command(
         rich_help_panel=PANEL,
         epilog=examples("roost token --user ada", "roost token --service billing --ttl 12h", "roost token --admin"),

@@ -1,4 +1,4 @@
-"""The customers of a made-up shop, and what they do: the workload of `roost demo`.
+"""The customers of a made-up shop, and what they do: the workload of `roost shop`.
 
 Everything is drawn from one seeded generator before anything is sent, so a seed always gives the same customers,
 the same documents and the same visits, whatever the network does.

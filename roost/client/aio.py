@@ -15,8 +15,22 @@ import httpx
 from roost.client import protocol
 from roost.client.carry import AsyncCarrier
 from roost.client.exchange import Limits, Session
-from roost.client.models import Committed, Document, Event, Json, Log, Page, PastVersion, Snapshot, UserInfo
+from roost.client.models import (
+    Collection,
+    Committed,
+    Document,
+    Event,
+    InboxConflict,
+    Json,
+    Log,
+    Page,
+    PastVersion,
+    Sibling,
+    Snapshot,
+    UserInfo,
+)
 from roost.client.protocol import Condition
+from roost.core.definitions import Policy
 
 
 class Client:
@@ -60,6 +74,39 @@ class Client:
     async def users_page(self, after: str | None = None, *, limit: int | None = None) -> Page[UserInfo]:
         """One page of `users`: go on with `after=page.next`, perhaps another day."""
         return await self._carry(protocol.users_page(self._session, after, limit))
+
+    async def collections(self, *, page_size: int | None = None) -> AsyncIterator[Collection]:
+        """All collections that are defined, by name, page after page."""
+        calls = protocol.Collections(self._session)
+        after = None
+        while True:
+            page = await self._carry(calls.page(after, page_size))
+            for collection in page.items:
+                yield collection
+            if (after := page.next) is None:
+                return
+
+    async def collection(self, name: str) -> Collection | None:
+        """What is defined of a collection; None if nothing is, and the server's settings say what happens there."""
+        return await self._carry(protocol.Collections(self._session).get(name))
+
+    async def define(
+        self,
+        name: str,
+        *,
+        conflict: Policy,
+        if_version: int | None = None,
+        if_absent: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Collection:
+        """Define a collection: `conflict` is its conflict policy. For admins. Raises `VersionConflict`."""
+        condition = Condition(version=if_version, absent=if_absent)
+        return await self._carry(protocol.Collections(self._session).define(name, conflict, condition, idempotency_key))
+
+    async def undefine(self, name: str, *, if_version: int | None = None, idempotency_key: str | None = None) -> None:
+        """Take a collection's definition away; its documents stay. For admins. Raises `NotFound`, `VersionConflict`."""
+        calls = protocol.Collections(self._session)
+        await self._carry(calls.undefine(name, Condition(version=if_version), idempotency_key))
 
     async def ready(self) -> None:
         """Wait until the server can serve; raises `Unavailable` if the limits are reached first."""
@@ -142,6 +189,20 @@ class User:
                 yield event
             after = log.seq
 
+    async def conflicts(self, *, page_size: int | None = None) -> AsyncIterator[InboxConflict]:
+        """The inbox: what conflicts between devices have set aside, oldest first, page after page."""
+        after = None
+        while True:
+            page = await self._carry(self._calls.conflicts_page(after, page_size))
+            for conflict in page.items:
+                yield conflict
+            if (after := page.next) is None:
+                return
+
+    async def dismiss(self, conflict: str) -> None:
+        """Take a conflict, by its id, out of the inbox. Raises `NotFound`."""
+        await self._carry(self._calls.dismiss(conflict))
+
     async def append_events(self, events: Iterable[Event]) -> int:
         """Append up to 1,000 events of an exported log; those already there are compared and skipped.
 
@@ -214,6 +275,30 @@ class Docs:
         """Apply a JSON Patch (RFC 6902), a list of operations. Raises `NotFound`, `PatchFailed`."""
         condition = Condition(version=if_version, present=if_present)
         return await self._carry(self._calls.patch(key, operations, condition, idempotency_key))
+
+    async def edit(
+        self,
+        key: str,
+        edits: Sequence[Json],
+        *,
+        if_version: int | None = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Document:
+        """Change field by field, whatever the value is by now: `Edit("inc", "/apples", 2)`, or objects like it.
+
+        A document that is not there is made. Raises `PatchFailed` where an edit does not fit what is there.
+        """
+        condition = Condition(version=if_version, absent=if_absent, present=if_present)
+        return await self._carry(self._calls.edit(key, edits, condition, idempotency_key))
+
+    async def siblings(self, key: str) -> tuple[Sibling, ...]:
+        """All values of the document that stand side by side, the newest last; nearly always one.
+
+        A write with the last one's version as `if_version` has seen them all, and replaces them.
+        """
+        return await self._carry(self._calls.siblings(key))
 
     async def delete(self, key: str, *, if_version: int | None = None, idempotency_key: str | None = None) -> int:
         """Delete the document; returns the tombstone's version. Raises `NotFound`, `VersionConflict`."""

@@ -11,7 +11,8 @@
     │   ├── PatchFailed             409 patch_failed: a JSON Patch's path or `test`
     │   ├── CursorAhead             409 cursor_ahead: the log does not reach that seq
     │   ├── HomeConflict            409 home_conflict: the user lives in another region
-    │   └── LogConflict             409 log_conflict: an appended event contradicts the log
+    │   ├── LogConflict             409 log_conflict: an appended event contradicts the log
+    │   └── MutationGap             409 mutation_gap: a push goes on from `expected`
     ├── CursorCompacted             410 cursor_compacted: start again from a snapshot
     ├── VersionConflict             412 version_conflict: `current` is what stands there
     ├── PreconditionRequired        428 precondition_required: say which version you replace
@@ -121,6 +122,12 @@ class LogConflict(Conflict):
     """An appended event contradicts the log, or leaves a hole in it."""
 
 
+class MutationGap(Conflict):
+    """A push began beyond the device's next mutation, whose number is `expected`."""
+
+    expected: int | None = None
+
+
 class CursorCompacted(RoostError):
     """Events up to that seq were folded away: start again from a snapshot."""
 
@@ -181,6 +188,7 @@ _BY_CODE: dict[str, type[RoostError]] = {
     "cursor_ahead": CursorAhead,
     "home_conflict": HomeConflict,
     "log_conflict": LogConflict,
+    "mutation_gap": MutationGap,
     "cursor_compacted": CursorCompacted,
     "version_conflict": VersionConflict,
     "precondition_required": PreconditionRequired,
@@ -220,6 +228,7 @@ class _Problem(msgspec.Struct):
     request_id: str | None = None
     errors: tuple[Fault, ...] = ()
     current: Versioned | None = None
+    expected: int | None = None
 
 
 _problem = msgspec.json.Decoder(_Problem)
@@ -242,6 +251,8 @@ def error_of(status: int, body: bytes, *, request_id: str | None, retry_after_s:
     error.retry_after_s = retry_after_s
     if isinstance(error, VersionConflict):
         error.current = problem.current
+    if isinstance(error, MutationGap):
+        error.expected = problem.expected
     return error
 
 

@@ -11,23 +11,36 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from roost.core.definitions import Policy
+from roost.core.edits import Edit
+
 Json: TypeAlias = Any
 """A JSON value: None, bool, int, float, str, list of these, or dict from str to these."""
 
 T = TypeVar("T")
 
 
-class Versioned(msgspec.Struct, frozen=True):
-    """A value, and the `seq` of the event that wrote it."""
+class Sibling(msgspec.Struct, frozen=True):
+    """One of several values of a document that stand side by side, and when it was written."""
 
     version: int
     value: Json
+    at: datetime
+
+
+class Versioned(msgspec.Struct, frozen=True):
+    """A value, and the `seq` of the event that wrote it; `siblings` are all values, newest last, if several stand."""
+
+    version: int
+    value: Json
+    siblings: tuple[Sibling, ...] = ()
 
 
 class Document(msgspec.Struct, frozen=True):
     """A document as it was when the user's log stood at `seq`.
 
-    `updated_at` is when `version` was written, to the second where the server told it in a header.
+    `updated_at` is when `version` was written, to the second where the server told it in a header. `standing` is
+    how many values stand side by side, of which this is the newest: ask for `siblings` if there are several.
     """
 
     collection: str
@@ -36,6 +49,7 @@ class Document(msgspec.Struct, frozen=True):
     version: int
     seq: int
     updated_at: datetime
+    standing: int = 1
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -60,7 +74,9 @@ class PastVersion(msgspec.Struct, frozen=True):
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """What happened: number `seq` of the user's log, with the document's value after it (None for `delete`).
 
-    `actor` is who did it; `device` and `mutation` say which edit of which replica it was, if any.
+    `actor` is who did it; `device` and `mutation` say which edit of which replica it was, if any. `clock` is when it
+    was made, in microseconds since 1970, where that is not just `at`; `beside` are the versions that stand on as
+    siblings; `edits` say what was done, where that was less than to replace the whole value.
     """
 
     seq: int
@@ -72,6 +88,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     actor: str
     device: str | None = None
     mutation: int | None = None
+    clock: int | None = None
+    beside: tuple[int, ...] = ()
+    edits: tuple[Edit, ...] | None = None
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -106,6 +125,51 @@ class Committed(msgspec.Struct, frozen=True):
 
     seq: int
     results: tuple[Result, ...]
+
+
+class Collection(msgspec.Struct, frozen=True):
+    """A collection that is defined, its conflict policy, and the definition's own version."""
+
+    name: str
+    version: int
+    conflict: Policy
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A document as it stands after a conflict; both None where it never was."""
+
+    version: int | None
+    value: Json
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What did not make it: a `value` (None for a deletion) or `edits`; with a `version` where it was in the log."""
+
+    version: int | None = None
+    value: Json = None
+    edits: tuple[Edit, ...] | None = None
+
+
+class InboxConflict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decision set aside: `lost`, in favour of what was `kept`.
+
+    `policy` decided, about a mutation of `device` that had seen the log up to `base`. `outcome` is "merged", or
+    "refused" with a `code` and a `detail`.
+    """
+
+    id: str
+    at: datetime
+    policy: str
+    outcome: str
+    code: str | None = None
+    detail: str | None = None
+    collection: str
+    key: str
+    device: str
+    mutation: int
+    base: int
+    kept: Kept
+    lost: Given
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):

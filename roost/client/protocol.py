@@ -17,14 +17,30 @@ import msgspec
 
 from roost.client.errors import NotFound, RoostError, Unavailable, VersionConflict, refused_here
 from roost.client.exchange import Answer, Ask, Call, Pause, Session, T, exchange, new_key
-from roost.client.models import Committed, Document, Event, Json, Log, Page, PastVersion, Snapshot, UserInfo, Versioned
-from roost.core import ids, jsonvalue
+from roost.client.models import (
+    Collection,
+    Committed,
+    Document,
+    Event,
+    InboxConflict,
+    Json,
+    Log,
+    Page,
+    PastVersion,
+    Sibling,
+    Snapshot,
+    UserInfo,
+    Versioned,
+)
+from roost.core import definitions, ids, jsonvalue
+from roost.core.definitions import Definition, Policy
 from roost.core.errors import RoostError as CoreError
 from roost.core.limits import Limits as CoreLimits
 
 _JSON = {"content-type": "application/json"}
 _MERGE = {"content-type": "application/merge-patch+json"}
 _PATCH = {"content-type": "application/json-patch+json"}
+_EDITS = {"content-type": "application/vnd.roost.edits+json"}
 _MINIMAL = {"prefer": "return=minimal"}
 # The depth is the server's to judge: its limit may have been raised. This one only keeps the check finite.
 _ANY_DEPTH = CoreLimits(depth_max=500)
@@ -101,6 +117,20 @@ class Docs:
         """Apply a JSON Patch."""
         return (yield from self._patch(key, {**_PATCH, **condition.headers()}, list(operations), idempotency_key))
 
+    def edit(
+        self, key: str, edits: Sequence[Json], condition: Condition, idempotency_key: str | None
+    ) -> Call[Document]:
+        """Change field by field."""
+        return (yield from self._patch(key, {**_EDITS, **condition.headers()}, list(edits), idempotency_key))
+
+    def siblings(self, key: str) -> Call[tuple[Sibling, ...]]:
+        """All values that stand, none where there is no document."""
+        try:
+            answer = yield from self._ask("GET", self._path(key) + "/siblings")
+        except NotFound:
+            return ()
+        return _decode(answer, _Siblings).siblings
+
     def delete(self, key: str, condition: Condition, idempotency_key: str | None) -> Call[int]:
         """Delete; the result is the tombstone's version."""
         headers = {**condition.headers(), **_idempotency(idempotency_key)}
@@ -136,7 +166,16 @@ class Docs:
         page = _decode(answer, Page[_Item])
         seq = _seq(answer)
         documents = (
-            Document(self._collection, item.key, item.value, item.version, seq, item.updated_at) for item in page.items
+            Document(
+                self._collection,
+                item.key,
+                item.value,
+                item.version,
+                seq,
+                item.updated_at,
+                len(item.siblings) or 1,
+            )
+            for item in page.items
         )
         return Page(tuple(documents), page.next)
 
@@ -160,7 +199,9 @@ class Docs:
         return f"{self._base}/{_segment(checked(ids.check_key, key))}"
 
     def _document(self, key: str, answer: Answer, value: Json) -> Document:
-        return Document(self._collection, key, value, _version(answer), _seq(answer), _updated_at(answer))
+        count = answer.headers.get("roost-siblings", "")
+        standing = int(count) if count.isdecimal() else 1
+        return Document(self._collection, key, value, _version(answer), _seq(answer), _updated_at(answer), standing)
 
 
 class User:
@@ -218,6 +259,16 @@ class User:
                     return log
                 answered = clock()
 
+    def conflicts_page(self, after: str | None, limit: int | None) -> Call[Page[InboxConflict]]:
+        """One page of the inbox, oldest first."""
+        answer = yield from self._ask("GET", self._base + "/conflicts" + _query(limit=limit, after=after))
+        return _decode(answer, Page[InboxConflict])
+
+    def dismiss(self, conflict: str) -> Call[None]:
+        """Take a conflict out of the inbox."""
+        target = f"{self._base}/conflicts/{_segment(checked(ids.check_key, conflict))}"
+        yield from self._ask("DELETE", target, _idempotency(None))
+
     def append_events(self, events: Iterable[Event]) -> Call[int]:
         """Append events that another Roost exported."""
         content = msgspec.json.encode({"events": list(events)})
@@ -261,6 +312,10 @@ class Ops:
         """Apply a JSON Patch (RFC 6902)."""
         return self._op("patch", collection, key, if_version, patch=list(operations))
 
+    def edit(self, collection: str, key: str, edits: Sequence[Json], *, if_version: int | None = None) -> Self:
+        """Change field by field: `Edit`s, or objects like them."""
+        return self._op("edit", collection, key, if_version, edits=list(edits))
+
     def delete(self, collection: str, key: str, *, if_version: int | None = None) -> Self:
         """Delete a document that exists."""
         return self._op("delete", collection, key, if_version)
@@ -277,6 +332,40 @@ def users_page(session: Session, after: str | None, limit: int | None) -> Call[P
     """One page of all users (for admins and services)."""
     answer = yield from exchange(session, Ask("GET", "/v1/users" + _query(after=after, limit=limit)))
     return _decode(answer, Page[UserInfo])
+
+
+class Collections:
+    """Calls on what is defined of collections."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def page(self, after: str | None, limit: int | None) -> Call[Page[Collection]]:
+        """One page of all that are defined, by name."""
+        answer = yield from exchange(self._session, Ask("GET", "/v1/collections" + _query(after=after, limit=limit)))
+        return _decode(answer, Page[Collection])
+
+    def get(self, name: str) -> Call[Collection | None]:
+        """A collection, None where it is not defined."""
+        try:
+            answer = yield from exchange(self._session, Ask("GET", _collection(name)))
+        except NotFound:
+            return None
+        return Collection(name, _version(answer), _decode(answer, Definition).conflict)
+
+    def define(
+        self, name: str, conflict: Policy, condition: Condition, idempotency_key: str | None
+    ) -> Call[Collection]:
+        """Define a collection."""
+        headers = {**_JSON, **condition.headers(), **_idempotency(idempotency_key)}
+        content = definitions.encode(Definition(conflict=conflict))
+        answer = yield from exchange(self._session, Ask("PUT", _collection(name), headers, content))
+        return Collection(name, _version(answer), _decode(answer, Definition).conflict)
+
+    def undefine(self, name: str, condition: Condition, idempotency_key: str | None) -> Call[None]:
+        """Take a definition away."""
+        headers = {**condition.headers(), **_idempotency(idempotency_key)}
+        yield from exchange(self._session, Ask("DELETE", _collection(name), headers))
 
 
 def ready(session: Session) -> Call[None]:
@@ -313,6 +402,11 @@ class _Item(msgspec.Struct):
     version: int
     value: Json
     updated_at: datetime
+    siblings: tuple[Sibling, ...] = ()
+
+
+class _Siblings(msgspec.Struct):
+    siblings: tuple[Sibling, ...]
 
 
 class _LogSeq(msgspec.Struct):
@@ -321,6 +415,10 @@ class _LogSeq(msgspec.Struct):
 
 def _idempotency(key: str | None) -> dict[str, str]:
     return {"idempotency-key": key or new_key()}
+
+
+def _collection(name: str) -> str:
+    return f"/v1/collections/{checked(ids.check_collection, name)}"
 
 
 def _segment(name: str) -> str:

@@ -25,11 +25,12 @@ class FakeServer:
         self.users = [f"u{number:02}" for number in range(users)]
         self.forbidden = ""
         self.large = ""
+        self.defined: list[str] = []
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         path, params = request.url.path, request.url.params
-        if path == "/v1/users":
-            return self._users(int(params.get("after", 0)), int(params["limit"]))
+        if path in ("/v1/collections", "/v1/users"):
+            return self._collections() if path == "/v1/collections" else self._users(params)
         user = path.split("/")[3]
         for _ in range(len(self.users) - self.users.index(user)):
             await asyncio.sleep(0)
@@ -44,7 +45,12 @@ class FakeServer:
             return httpx.Response(200, headers=HEADERS, json={"user": user, "seq": 9, "docs": docs})
         return self._page(int(params.get("after", 0)))
 
-    def _users(self, after: int, limit: int) -> httpx.Response:
+    def _collections(self) -> httpx.Response:
+        items = [{"name": name, "version": 1, "conflict": "merge"} for name in self.defined]
+        return httpx.Response(200, json={"items": items, "next": None})
+
+    def _users(self, params: httpx.QueryParams) -> httpx.Response:
+        after, limit = int(params.get("after", 0)), int(params["limit"])
         items = [
             {"user": user, "home": "x", "seq": 9, "floor": 0, "created_at": AT, "collections": {"a": 5}}
             for user in self.users[after : after + limit]
@@ -120,3 +126,13 @@ def test_it_goes_on_at_a_page_of_users() -> None:
     whole, saved = export(server, ExportState(logs=False))
     rest, _ = export(server, saved[0])
     assert rest == whole[50:]
+
+
+def test_definitions_come_first_and_once() -> None:
+    server = FakeServer(25)
+    server.defined = ["a", "b"]
+    lines, saved = export(server, ExportState(logs=False))
+    assert lines[:2] == [{"collection": name, "definition": {"conflict": "merge"}} for name in ("a", "b")]
+    assert all("user" in line for line in lines[2:])
+    rest, _ = export(server, saved[0])
+    assert all("user" in line for line in rest)
