@@ -4,9 +4,13 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+JS := clients/js
+# The Node that `make node` has put into .venv, or the machine's.
+WITH_NODE := PATH="$(abspath $(BIN)):$$PATH"
+NPM := $(WITH_NODE) npm --prefix $(JS) --silent
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long check format bench lock clean
+.PHONY: help run demo test test-long check format bench lock clean node js-check js-test js-format
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -16,11 +20,12 @@ help: ## this list
 run: $(VENV)/.run ## serve on an embedded PostgreSQL (ROOST_PORT=8080, ROOST_DATA=data)
 	@exec $(BIN)/roost serve
 
-demo: $(VENV)/.run ## a shop's users at work: logs, conflicts and history in half a minute
+demo: $(VENV)/.run ## a page with two devices of one person: offline edits, conflicts, convergence
 	@exec $(BIN)/roost demo
 
 test: $(VENV)/.dev ## every test but the long forms
 	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	@$(MAKE) js-test
 
 test-long: $(VENV)/.dev ## the long forms: more kills, more examples, more time
 	@$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
@@ -31,24 +36,38 @@ check: $(VENV)/.dev ## format, lint, types, walls between rooms, house rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python -m pytest -q tests/unit/test_tidy.py
+	@$(MAKE) js-check
 
 format: $(VENV)/.dev ## rewrite the code as `make check` wants it
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+	@$(MAKE) js-format
 
-bench: $(VENV)/.bench ## Roost beside pgbench on the same PostgreSQL: a table and a plot (needs wrk)
+node: $(VENV)/.node ## Node and npm in .venv, for clients/js on a machine that has none
+
+# The TypeScript client's own part of check, test and format. It takes Node 20 and npm, and is left out where they are not.
+js-check js-test js-format: js-%: $(VENV)/.made
+	@if $(WITH_NODE) sh -c "command -v npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'" >/dev/null 2>&1; then \
+		$(MAKE) $(JS)/node_modules/.made && $(NPM) run $*; \
+	else \
+		echo "Skipped the $* of $(JS): that takes Node 20 or newer and npm ('make node' gets them)."; \
+	fi
+
+bench: $(VENV)/.bench ## Roost beside pgbench on the same PostgreSQL, and live: tables and plots (needs wrk; ARGS=live)
 	@exec $(BIN)/python -m bench $(ARGS)
 
 lock: ## pin the newest allowed versions again (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
-	@set -e; lock() { $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --group build "$$@"; }; \
+	@set -e; lock() { $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --no-emit-index-url --no-emit-find-links "$$@"; }; \
+	roost="pyproject.toml --group build"; \
 	unset PIP_FIND_LINKS UV_FIND_LINKS; \
-	lock -o requirements/run.lock; \
-	lock -o requirements/dev.lock --group dev -c requirements/run.lock; \
-	lock -o requirements/bench.lock --group bench -c requirements/dev.lock -c requirements/run.lock
+	lock $$roost -o requirements/run.lock; \
+	lock $$roost -o requirements/dev.lock --group dev -c requirements/run.lock; \
+	lock $$roost -o requirements/bench.lock --group bench -c requirements/dev.lock -c requirements/run.lock; \
+	lock -o requirements/node.lock --group pyproject.toml:node
 
 clean: ## remove what was built (never the data directory)
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/results
+	rm -rf $(VENV) $(JS)/node_modules $(JS)/dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/results
 
 # A stamp stands for a finished step, so a second call is instant and a broken one is taken up again.
 $(VENV)/.made:
@@ -70,6 +89,16 @@ $(VENV)/.run: $(VENV)/.made requirements/run.lock pyproject.toml
 $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@echo "Adding what tests and checks need …"
 	@$(PIP) install --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.node: $(VENV)/.made requirements/node.lock
+	@echo "Adding Node …"
+	@$(PIP) install --require-hashes -r requirements/node.lock
+	@touch $@
+
+$(JS)/node_modules/.made: $(JS)/package-lock.json
+	@echo "Setting up $(JS) …"
+	@$(NPM) ci
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run requirements/bench.lock

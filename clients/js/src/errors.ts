@@ -1,0 +1,20 @@
+/** Every way in which Roost, or this client, says no: a stable code and a sentence for a person. */
+
+/** The server's codes (see its API page), and the client's own: `closed`, `locked`, `storage`. */
+export type Code = string;
+
+export class RoostError extends Error {
+  readonly code: Code;
+  /** A JSON Pointer to what was wrong in the request, where that is known. */
+  readonly pointer: string | undefined;
+  /** In how many seconds trying again may help. */
+  readonly retryAfter: number | undefined;
+
+  constructor(code: Code, detail: string, more: { pointer?: string; retryAfter?: number; cause?: unknown } = {}) {
+    super(detail, more.cause === undefined ? undefined : { cause: more.cause });
+    this.name = "RoostError";
+    this.code = code;
+    this.pointer = more.pointer;
+    this.retryAfter = more.retryAfter;
+  }
+}
