@@ -1,13 +1,17 @@
-"""`make bench`: Roost over HTTP and pgbench on the same PostgreSQL, turn by turn, in one run on one machine.
+"""`make bench`: Roost over HTTP and pgbench on the same PostgreSQL, turn by turn; then its live side, by WebSockets.
 
-Four scenes: a thousand documents, a hundred thousand with one worker and with two, a million. In each, rounds of
-`pgbench -N`, PUT, `pgbench -S` and strong GET, so that what disturbs the machine disturbs both sides. Rates are
-compared within a round, then the median of the rounds is taken.
+Over HTTP (`make bench ARGS=http`) there are four scenes: a thousand documents, a hundred thousand with one worker and
+with two, a million. In each, rounds of `pgbench -N`, PUT, `pgbench -S` and strong GET, so that what disturbs the
+machine disturbs both sides. Rates are compared within a round, then the median of the rounds is taken.
+
+The live scenes (`make bench ARGS=live`): devices that hear of each other's writes, with one worker, with two, and with
+two that do not wake each other; devices that do nothing; a device that was away; pushes as fast as they go.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import signal
 import sys
@@ -19,6 +23,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import uvloop
+
+from bench import live, livereport
 from bench.drivers import CLIENTS, CONNECTIONS, Action, Measure, Meter, Pgbench, find_wrk, wrk
 from bench.grow import grow
 from bench.postgres import BenchFailed, Postgres, running_in
@@ -28,6 +35,10 @@ from bench.server import Server
 SETTINGS = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
 FILL_S = 120
 """The longest that writing the first users through the API may take."""
+BEHIND_EVENTS = 10_000
+BATCHES = (1, 10, 100)
+FILES_BESIDES = 500
+"""Open files besides those of idle WebSockets."""
 
 
 class Bench:
@@ -136,6 +147,63 @@ class Bench:
         self.notes.append(f"All {self.acknowledged:,} acknowledged PUTs are in the logs; events, heads and lanes agree")
 
 
+class LiveBench:
+    """One run of the live scenes, in a folder of its own."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self._data = folder / "live"
+        self._options = options
+        self.results = livereport.Results()
+
+    def run(self) -> None:
+        """All scenes; the users that they need come first."""
+        results = self.results
+        _allow_files(self._options.sockets + FILES_BESIDES)
+        with Server(self._data, workers=1) as server:
+            postgres = running_in(self._data)
+            values = ", ".join(f"{name} = {postgres.query(f'SHOW {name}')}" for name in SETTINGS)
+            results.notes += [machine(), f"PostgreSQL: {values}"]
+            wrk(server.url, server.token, "fill", users=self._options.sockets, seed=1, seconds=FILL_S)
+        with Server(self._data, workers=1) as server:
+            results.idle = uvloop.run(live.idle(server, self._options.sockets))
+            say(f"{results.idle.sockets:,} idle WebSockets: {results.idle.kb[0]:.1f} kB each")
+        with Server(self._data, workers=1) as server:
+            self._live(server, notify=True)
+            catch_up = live.catch_up(server, running_in(self._data), events=BEHIND_EVENTS, rounds=self._options.rounds)
+            results.catch_up = uvloop.run(catch_up)
+            say("Catching up: " + "  ".join(f"{way} {rate:,.0f}/s" for way, rate in results.catch_up.rates.items()))
+            for batch in BATCHES:
+                pushes = uvloop.run(live.pushes(server, batch=batch, seconds=self._options.seconds / 2))
+                say(f"Pushes of {batch}: {pushes.rate:,.0f} mutations/s")
+                results.pushes.append(pushes)
+        with Server(self._data, workers=2) as server:
+            self._live(server, notify=True)
+        with Server(self._data, workers=2, notify="false") as server:
+            self._live(server, notify=False)
+
+    def _live(self, server: Server, *, notify: bool) -> None:
+        users, rate, seconds = self._options.devices // 2, self._options.rate, self._options.seconds
+        postgres = running_in(self._data)
+        for number in range(1, (self._options.rounds if notify else 1) + 1):
+            scene = uvloop.run(live.live(server, postgres, users=users, rate=rate, seconds=seconds, notify=notify))
+            self.results.live.append(scene)
+            answered, delivered = (live.quantile(times, 0.5) for times in (scene.answered, scene.delivered))
+            say(
+                f"{scene.devices:,} devices, {scene.rate:,.0f} writes/s, {server.workers} worker(s)"
+                f"{'' if notify else ' that poll'}, round {number}: answered {answered:.1f} ms, "
+                f"delivered {delivered:.1f} ms, ratio {scene.ratio:.2f}"
+            )
+
+
+def _allow_files(count: int) -> None:
+    """Let this process, and the server that it starts, have so many files open: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY not in (soft, hard) and hard < count:
+        raise BenchFailed(f"{count:,} open files are needed, and `ulimit -Hn` says {hard:,}: try fewer --sockets.")
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+
+
 def say(line: str) -> None:
     """Tell whoever waits."""
     print(line, flush=True)
@@ -144,6 +212,7 @@ def say(line: str) -> None:
 def arguments() -> argparse.Namespace:
     """What the run is to be like."""
     parser = argparse.ArgumentParser("make bench ARGS=…", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("all", "http", "live"), default="all", help="which scenes (all)")
     parser.add_argument("--seconds", type=int, default=7, help="length of each measurement (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the main scenes (%(default)s)")
     parser.add_argument(
@@ -152,6 +221,9 @@ def arguments() -> argparse.Namespace:
         default=[1_000, 100_000, 1_000_000],
         help="sizes: small, main, large (1000,100000,1000000)",
     )
+    parser.add_argument("--devices", type=int, default=1_000, help="that hear of each other's writes (%(default)s)")
+    parser.add_argument("--rate", type=int, default=500, help="their writes a second (%(default)s)")
+    parser.add_argument("--sockets", type=int, default=10_000, help="idle WebSockets (%(default)s)")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"), help="where results go")
     parser.add_argument("--keep", action="store_true", help="keep the data directory and say where it is")
     options = parser.parse_args()
@@ -178,11 +250,19 @@ def main() -> int:
     began = time.monotonic()
     try:
         find_wrk()
-        bench = Bench(folder, options)
-        bench.run()
-        bench.notes.append(f"The whole run took {time.monotonic() - began:.0f} s")
-        say("\n" + write(options.results, bench.scenes, bench.notes))
-        say(f"Written: {options.results / 'latest.md'}, latest.json and latest.png")
+        if options.what != "live":
+            bench = Bench(folder, options)
+            bench.run()
+            bench.notes.append(f"The run took {time.monotonic() - began:.0f} s")
+            say("\n" + write(options.results, bench.scenes, bench.notes))
+            say(f"Written: {options.results / 'latest.md'}, latest.json and latest.png\n")
+        if options.what != "http":
+            began = time.monotonic()
+            live_bench = LiveBench(folder, options)
+            live_bench.run()
+            live_bench.results.notes.append(f"The run took {time.monotonic() - began:.0f} s")
+            say("\n" + livereport.write(options.results, live_bench.results))
+            say(f"Written: {options.results / 'live.md'}, live.json and live.png")
     except BenchFailed as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 1

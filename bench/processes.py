@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +55,22 @@ def cpu_s(pids: list[int]) -> float:
         with contextlib.suppress(OSError):
             ticks += sum(int(each) for each in _fields(Path(f"/proc/{pid}/stat"))[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def peers_of(pid: int) -> set[tuple[str, int]]:
+    """The other ends of a process's connections over IPv4."""
+    sockets = set()
+    for file in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            sockets.add(str(file.readlink()))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return {_address(row[2]) for row in rows if f"socket:[{row[9]}]" in sockets}
+
+
+def _address(text: str) -> tuple[str, int]:
+    """From `0100007F:1F90`, the address in the machine's own order of bytes."""
+    host, port = text.split(":")
+    return str(ip_address(int(host, 16).to_bytes(4, sys.byteorder))), int(port, 16)
 
 
 def _fields(stat: Path) -> list[str]:

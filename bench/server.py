@@ -10,14 +10,19 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from bench.postgres import BenchFailed
 from bench.processes import Memory, command_of, descendants, memory_of
+from roost.authz.identity import Identity
+from roost.crypto.signing import SigningKey
 
 READY_S = 60
 STOP_S = 40
+TOKEN_TTL_S = 3600
 ROOST = (sys.executable, "-c", "import sys; from roost.cli import main; sys.exit(main())")
 
 
@@ -30,13 +35,18 @@ def free_port() -> int:
 
 
 class Server:
-    """A running `roost serve`; leaving the context stops it and all that it started."""
+    """A running `roost serve`; leaving the context stops it and all that it started.
 
-    def __init__(self, data: Path, workers: int) -> None:
+    `settings` are `ROOST_*` variables without the prefix, in lower case.
+    """
+
+    def __init__(self, data: Path, workers: int, **settings: str) -> None:
         self.workers = workers
         self.data = data
+        self._env = os.environ | {f"ROOST_{name.upper()}": value for name, value in settings.items()}
         self.url = ""
         self.token = ""
+        self._identity: Identity | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log = data.parent / f"serve-{workers}.log"
 
@@ -45,7 +55,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         command = [*ROOST, "serve", "--data", str(self.data), "--port", str(port), "--workers", str(self.workers)]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._env, start_new_session=True)
         try:
             self._await_ready()
             token = subprocess.run(
@@ -82,13 +92,23 @@ class Server:
             time.sleep(0.1)
         raise BenchFailed(f"roost serve did not become ready: {self._log.read_text(errors='replace').strip()[-600:]}")
 
+    def token_of(self, user: str) -> str:
+        """A token that reaches one user's state."""
+        if self._identity is None:
+            self._identity = Identity(SigningKey.load_or_create(self.data), partial(datetime.now, UTC))
+        return self._identity.issue("user", user, TOKEN_TTL_S)
+
     def processes(self) -> list[int]:
         """The server's own: not PostgreSQL's."""
         assert self._process is not None
         under = [pid for pid in descendants(self._process.pid) if "postgres" not in command_of(pid)]
         return [self._process.pid, *under]
 
-    def memory(self) -> list[Memory]:
-        """Of each worker: the largest of the processes under `roost serve`."""
+    def worker_processes(self) -> list[int]:
+        """Of the processes under `roost serve`, the largest: the workers."""
         first, *under = self.processes()
-        return sorted((memory_of(pid) for pid in under or [first]), reverse=True)[: self.workers]
+        return sorted(under or [first], key=memory_of, reverse=True)[: self.workers]
+
+    def memory(self) -> list[Memory]:
+        """Of each worker."""
+        return [memory_of(pid) for pid in self.worker_processes()]
