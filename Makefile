@@ -47,7 +47,7 @@ node: $(VENV)/.node ## Node and npm in .venv, for clients/js on a machine that h
 # The TypeScript client's own part of check, test and format. It takes Node 20 and npm, and is left out where they are not.
 js-check js-test js-format: js-%: $(VENV)/.made
 	@if $(WITH_NODE) sh -c "command -v npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'" >/dev/null 2>&1; then \
-		$(MAKE) $(JS)/node_modules/.made && $(NPM) run $*; \
+		$(MAKE) --silent $(JS)/node_modules/.made && $(NPM) run $*; \
 	else \
 		echo "Skipped the $* of $(JS): that takes Node 20 or newer and npm ('make node' gets them)."; \
 	fi

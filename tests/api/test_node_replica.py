@@ -1,4 +1,4 @@
-"""The TypeScript replica in Node, on a file, against a real server: killed at any moment, it loses and doubles nothing."""
+"""The TypeScript replica in Node, on a file, with a real server: killed at any moment, it loses and doubles nothing."""
 
 from __future__ import annotations
 

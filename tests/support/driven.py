@@ -24,7 +24,7 @@ class PythonDevice(NodeDevice):
     """A device, on what `file` keeps."""
 
     def __init__(self, file: Path, url: str, user: str, token: str) -> None:
-        command = [sys.executable, "-m", "tests.support.driven", file, url, user, token]
+        command = [sys.executable, "-m", "tests.support.driven", str(file), url, user, token]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.name = self.heard()["device"]
 

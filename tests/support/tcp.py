@@ -63,7 +63,11 @@ class TcpProxy:
         if not self.up:
             to_client.transport.abort()
             return
-        server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        try:
+            server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        except OSError:  # it is not there just now
+            to_client.transport.abort()
+            return
         self._open |= {to_client, to_server}
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -248,8 +248,7 @@ export class Device implements Peer {
         return { change, epoch: epoch + 1 };
       });
       if (header === undefined) return;
-      // Whoever led before may have died between saving and telling.
-      if (header.revision !== this.#revision + 1) await this.#reload();
+      // Whoever led before may have died between saving and telling; then this waits until all is loaded again.
       await this.#arrived({ revision: header.revision, change, answers: [] }, []);
       await this.#leadWith(header);
     } catch (error) {

@@ -34,6 +34,16 @@ export interface Snapshot {
   readonly clock: number;
 }
 
+interface Log {
+  readonly events: readonly Event[];
+  readonly seq: number;
+}
+
+interface Response<T> {
+  readonly body: T;
+  readonly headers: Headers;
+}
+
 export class Http {
   readonly #user: string;
   readonly #token: TokenSource;
@@ -52,7 +62,7 @@ export class Http {
     let clock = 0;
     for (const name of Object.keys(head?.collections ?? {})) {
       if (collections?.has(name) === false) continue;
-      for (let after = ""; ; ) {
+      for (let after = ""; ;) {
         const page = await this.#get<Page>(`/docs/${name}?limit=${PAGE_ITEMS}${after}`, signal);
         for (const item of page.items) {
           documents.push(paged(name, item));
@@ -75,9 +85,8 @@ export class Http {
     const narrowed = collections === undefined ? "" : `&collections=${[...collections].join(",")}`;
     const path = `/events?after=${after}&limit=${PAGE_ITEMS}&wait=${wait}${narrowed}`;
     try {
-      const response = await this.#request(path, {}, signal, (wait + 30) * 1000);
-      const log = (await response.json()) as { events: Event[]; seq: number };
-      return { ...log, live: log.seq >= Number(response.headers.get("roost-seq") ?? log.seq) };
+      const { body, headers } = await this.#request<Log>(path, {}, signal, (wait + 30) * 1000);
+      return { ...body, live: body.seq >= Number(headers.get("roost-seq") ?? body.seq) };
     } catch (error) {
       return ifNotFound(error);
     }
@@ -90,29 +99,40 @@ export class Http {
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ device, mutations }),
     };
-    const response = await this.#request("/push", init, signal, TIMEOUT_MS);
-    return ((await response.json()) as { results: Result[] }).results;
+    const { body } = await this.#request<{ results: Result[] }>("/push", init, signal, TIMEOUT_MS);
+    return body.results;
   }
 
   async #get<T>(path: string, signal: AbortSignal): Promise<T> {
-    return (await (await this.#request(path, {}, signal, TIMEOUT_MS)).json()) as T;
+    return (await this.#request<T>(path, {}, signal, TIMEOUT_MS)).body;
   }
 
-  async #request(path: string, init: RequestInit, signal: AbortSignal, timeout: number): Promise<Response> {
-    let token = await this.#token();
-    for (let again = false; ; again = true) {
-      const headers = { ...init.headers, authorization: `Bearer ${token}` };
-      const ends = AbortSignal.any([signal, AbortSignal.timeout(timeout)]);
-      const response = await this.#fetch(this.#user + path, { ...init, headers, signal: ends, cache: "no-store" });
-      if (response.ok) return response;
-      const refusal = await refusalOf(response);
-      if (response.status !== 401 || again) throw refusal;
-      token = await this.#token(token);
+  async #request<T>(path: string, init: RequestInit, signal: AbortSignal, timeout: number): Promise<Response<T>> {
+    // Not AbortSignal.any with AbortSignal.timeout: Node 20 collects these as garbage before their time has come.
+    const ends = new AbortController();
+    const end = (): void => ends.abort();
+    const timer = setTimeout(end, timeout);
+    signal.addEventListener("abort", end);
+    if (signal.aborted) end();
+    try {
+      let token = await this.#token();
+      for (let again = false; ; again = true) {
+        const headers = { ...init.headers, authorization: `Bearer ${token}` };
+        const request = { ...init, headers, signal: ends.signal, cache: "no-store" } as const;
+        const response = await this.#fetch(this.#user + path, request);
+        if (response.ok) return { body: (await response.json()) as T, headers: response.headers };
+        const refusal = await refusalOf(response);
+        if (response.status !== 401 || again) throw refusal;
+        token = await this.#token(token);
+      }
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
     }
   }
 }
 
-async function refusalOf(response: Response): Promise<PushRefused> {
+async function refusalOf(response: globalThis.Response): Promise<PushRefused> {
   const problem = (await response.json().catch(() => ({}))) as { code?: string; detail?: string; expected?: number };
   const after = Number(response.headers.get("retry-after") ?? Number.NaN);
   const code = problem.code ?? (response.status >= 500 ? "unavailable" : "invalid_request");

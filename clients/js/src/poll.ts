@@ -74,7 +74,7 @@ export class PollSession implements Session {
   async #pushAll(): Promise<void> {
     await Promise.resolve(); // so that it never ends before `push` knows of it
     const { signal } = this.#over;
-    for (let waits = 0; this.#wanted && !signal.aborted; ) {
+    for (let waits = 0; this.#wanted && !signal.aborted;) {
       this.#wanted = false;
       const mutations = this.#peer.outgoing();
       if (mutations.length === 0) continue;

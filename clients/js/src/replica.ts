@@ -82,6 +82,12 @@ export interface Document<T = Json> {
   readonly siblings: readonly T[];
 }
 
+/** What a document looks like, and the lowest base of the mutations that are shown on top of it. */
+interface Shown {
+  readonly document: Document | undefined;
+  readonly base: number;
+}
+
 export type DocumentId = readonly [collection: string, key: string];
 
 export class Replica {
@@ -93,7 +99,7 @@ export class Replica {
   /** The numbers of the pending mutations of each document, in order. */
   #touched = new Map<string, { id: DocumentId; numbers: Set<number> }>();
   /** What such documents, and others that were asked for, look like. */
-  #shown = new Map<string, Document | undefined>();
+  #shown = new Map<string, Shown>();
   #lists = new Map<string, readonly Document[]>();
 
   constructor(saved: Saved, collections?: Iterable<string>) {
@@ -132,8 +138,7 @@ export class Replica {
   /** The document as the device shows it; undefined where there is none. The same object until it changes. */
   document(collection: string, key: string): Document | undefined {
     const id = idOf(collection, key);
-    if (!this.#shown.has(id)) this.#shown.set(id, this.#view(collection, key));
-    return this.#shown.get(id);
+    return this.#look(id, collection, key).document;
   }
 
   /** All documents of a collection, by key. The same array until one of them changes. */
@@ -183,9 +188,10 @@ export class Replica {
       ops: Object.freeze([...draft.ops]),
     };
     for (const op of unsaved.ops) {
-      const value = performed(this.document(op.collection, op.key)?.value, op);
-      this.#forgetShown(op.collection, op.key);
-      this.#shown.set(idOf(op.collection, op.key), this.#shape(op.collection, op.key, value, true));
+      const { collection, key } = op;
+      const document = this.#shape(collection, key, performed(this.document(collection, key)?.value, op), true);
+      this.#forgetShown(collection, key);
+      this.#shown.set(idOf(collection, key), { document, base: unsaved.base });
     }
     this.#unsaved.push(unsaved);
     return unsaved;
@@ -385,14 +391,20 @@ export class Replica {
     this.#lists.delete(collection);
   }
 
-  #view(collection: string, key: string): Document | undefined {
-    const id = idOf(collection, key);
-    const stored = this.#stored.get(collection)?.get(key);
-    const ops = this.#pending(id, stored?.version ?? 0).map(({ op }) => op);
-    return this.#shape(collection, key, ops.reduce<Value>(performed, stored?.value), ops.length > 0);
+  #look(id: string, collection: string, key: string): Shown {
+    let shown = this.#shown.get(id);
+    if (shown === undefined) {
+      const stored = this.#stored.get(collection)?.get(key);
+      const pending = this.#pending(id, stored?.version ?? 0);
+      const value = pending.reduce<Value>((before, { op }) => performed(before, op), stored?.value);
+      const base = pending.reduce((lowest, each) => Math.min(lowest, each.base), Number.POSITIVE_INFINITY);
+      shown = { document: this.#shape(collection, key, value, pending.length > 0), base };
+      this.#shown.set(id, shown);
+    }
+    return shown;
   }
 
-  /** The ops on a document whose effect is not in what is stored of it, in order, each with the base of its mutation. */
+  /** The ops on a document that are not in what is stored of it, in order, each with the base of its mutation. */
   #pending(id: string, version: number): { base: number; op: Op }[] {
     const pending: { base: number; op: Op }[] = [];
     const take = ({ base, ops }: Pick<Mutation, "base" | "ops">, seen: readonly number[] = []) =>
@@ -414,10 +426,7 @@ export class Replica {
    * than what this one was made on: what was read since may be hidden beneath it.
    */
   #baseOf(ops: readonly Op[]): number {
-    const bases = ops.flatMap(({ collection, key }) => {
-      const version = this.#stored.get(collection)?.get(key)?.version ?? 0;
-      return this.#pending(idOf(collection, key), version).map(({ base }) => base);
-    });
+    const bases = ops.map(({ collection, key }) => this.#look(idOf(collection, key), collection, key).base);
     return Math.min(this.#meta.cursor ?? 0, ...bases);
   }
 

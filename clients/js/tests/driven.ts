@@ -1,8 +1,9 @@
 /**
  * A device in a process of its own, for tests that are not written in TypeScript: one JSON object a line in, one out.
  *
- * `node driven.js <file> <url> <user> <token>`; then `{"do": "edit", "collection", "key", "edits"}` (or `put`, `delete`),
- * `synced`, `view`, `connect`, `disconnect`. An edit is answered when it is saved. Lines are carried out as they come.
+ * `node driven.js <file> <url> <user> <token>`; then `{"do": "edit", "collection", "key", "edits"}` (or `put`,
+ * `delete`), `synced`, `view`, `status`, `connect`, `disconnect`. An edit is answered when it is saved. Lines are
+ * carried out as they come.
  */
 
 import { createInterface } from "node:readline";
@@ -16,7 +17,7 @@ import type { SocketClass } from "../src/socket.js";
 import { fileStore } from "../src/store/file.js";
 
 interface Line {
-  readonly do: "put" | "edit" | "delete" | "synced" | "view" | "connect" | "disconnect";
+  readonly do: "put" | "edit" | "delete" | "synced" | "view" | "connect" | "disconnect" | "status";
   readonly collection: string;
   readonly key: string;
   readonly value: Json;
@@ -47,6 +48,7 @@ async function carriedOut(on: Roost, line: Line): Promise<unknown> {
   else if (line.do === "synced") await on.synced();
   else if (line.do === "connect") on.connect();
   else if (line.do === "disconnect") on.disconnect();
+  else if (line.do === "status") return on.status;
   else return Object.fromEntries(on.collections().map((name) => [name, valuesOf(on, name)]));
   return undefined;
 }

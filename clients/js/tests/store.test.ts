@@ -103,6 +103,21 @@ for (const [kind, make] of Object.entries(kinds)) {
       );
   });
 
+  test(`${kind}: what fails to decide writes nothing, and harms nobody`, async () => {
+    const store = make()();
+    await store.load(blank("phone"));
+    const [before, failed, next] = await Promise.allSettled([
+      append(store, edit(1)),
+      store.commit(() => {
+        throw new RoostError("invalid_request", "No.");
+      }),
+      append(store, edit(2)),
+    ]);
+    assert.deepEqual([before.status, failed.status, next.status], ["fulfilled", "rejected", "fulfilled"]);
+    assert.equal((await append(store, edit(3)))?.revision, 3);
+    await store.close();
+  });
+
   test(`${kind}: what decides on nothing writes nothing`, async () => {
     const store = make()();
     await store.load(blank("phone"));

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { WebSocket } from "ws";
 import type { Options, Roost } from "../src/index.js";
 import { indexedDbStore, open } from "../src/index.js";
+import { blank, numbered } from "../src/replica.js";
 import type { SocketClass } from "../src/socket.js";
 import { FakeServer } from "./fake.js";
 import { until } from "./until.js";
@@ -94,6 +95,21 @@ test("the tab that holds the connection goes: another takes over, nothing lost, 
   await second.synced();
   assert.deepEqual(server.value("carts", "main"), { n: 11 });
   assert.deepEqual(second.collection("carts").get("main"), { n: 11 });
+});
+
+test("what a tab saved and never told, because it died, is found and pushed", async () => {
+  const [first, second] = [await tab(), await tab()];
+  await second.synced();
+  first.disconnect();
+  const dead = indexedDbStore(`tabs-${names}`);
+  const loaded = await dead.load(blank("never"));
+  const unsaved = { base: 0, clock: 1, ops: [{ op: "put", collection: "notes", key: "a", value: 1 }] } as const;
+  await dead.commit(({ meta }) => ({ change: numbered([unsaved], meta) }));
+  await dead.close();
+  assert.equal(loaded.meta.device, second.device);
+  await first.close();
+  second.connect();
+  await until(() => server.value("notes", "a") === 1 && second.collection("notes").get("a") === 1);
 });
 
 test("without locks: who comes last holds the connection, and the one before lets go", async () => {

@@ -1,4 +1,4 @@
-/** The habits of the house that tsc and biome do not know: files and functions stay short, and files say why. */
+/** The habits of the house that tsc and prettier do not know: files and functions stay short, and files say why. */
 
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -111,7 +111,13 @@ class FileStore implements Store {
     const commits: Commit[] = [];
     const made: [Waiting, Header | undefined][] = [];
     for (const one of batch) {
-      const commit = one.decide(header);
+      let commit: Commit | undefined;
+      try {
+        commit = one.decide(header);
+      } catch (error) {
+        one.failed(error); // its own fault, and nobody else's
+        continue;
+      }
       if (commit !== undefined) {
         header = after(header, commit);
         commits.push(commit);

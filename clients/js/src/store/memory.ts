@@ -18,13 +18,13 @@ class MemoryStore implements Store {
     return Promise.resolve({ ...this.#kept.saved(), ...this.#header });
   }
 
-  commit(decide: (header: Header) => Commit | undefined): Promise<Header | undefined> {
-    if (this.#header === undefined) return Promise.reject(new Error("A store is loaded first."));
+  async commit(decide: (header: Header) => Commit | undefined): Promise<Header | undefined> {
+    if (this.#header === undefined) throw new Error("A store is loaded first.");
     const commit = decide(this.#header);
-    if (commit === undefined) return Promise.resolve(undefined);
+    if (commit === undefined) return undefined;
     this.#header = after(this.#header, commit);
     this.#kept?.absorb(commit.change);
-    return Promise.resolve(this.#header);
+    return this.#header;
   }
 
   close(): Promise<void> {
