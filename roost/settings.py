@@ -59,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tail_interval_s: float = 0.1
     """How often a worker looks for commits of other processes that nobody woke it for."""
     presence_refresh_s: float = 60.0
-    """How often a worker says that its devices are still connected; without that they are not after 2.5 times as long."""
+    """How often a worker says that its devices are still connected; without that, they are not after 2.5 times that."""
     compact_interval_s: float = 3600.0
     """About how often a node folds old events away; 0: never."""
     history_keep_s: float = 30 * 24 * 3600.0
