@@ -69,15 +69,15 @@ class Gate:
         _own(principal, push.user)
         self._definitions.check()
         accepted = await self._writer.run(push)
-        results, written, created = accepted.results, accepted.written, accepted.created
-        while accepted.results and len(results) < len(push.mutations):
-            rest = msgspec.structs.replace(push, mutations=push.mutations[len(results) :])
+        results = accepted.results
+        while len(results) < len(push.mutations):
             try:
+                rest = msgspec.structs.replace(push, mutations=push.mutations[len(results) :])
                 accepted = await self._writer.run(rest)
             except RoostError:
                 break  # what was answered is answered
-            results, written = results + accepted.results, written + accepted.written
-        return Accepted(accepted.seq, written, created, results=results)
+            results += accepted.results
+        return Accepted(accepted.seq, results=results)
 
     async def create_user(self, principal: Principal, user: str) -> tuple[Head, bool]:
         """The user's head, and whether this brought the user into being."""

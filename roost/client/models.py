@@ -136,10 +136,10 @@ class Collection(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A document as it stands after a conflict; both None where it never was."""
+    """A document as it stands after a conflict; both None where it never was, the value where it was left out."""
 
     version: int | None
-    value: Json
+    value: Json = None
 
 
 class Given(msgspec.Struct, frozen=True):

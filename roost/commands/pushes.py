@@ -17,6 +17,7 @@ from roost.core.commands import Accepted, Mutation, Push, Result, Written
 from roost.core.decide import OpenLog, Rules
 from roost.core.errors import Code, RoostError
 from roost.core.events import Device
+from roost.core.limits import Limits
 from roost.core.mutate import InboxFull, Origin, mutate
 from roost.core.ports import AnswerRef, DocumentRef, StoredAnswer
 
@@ -41,6 +42,17 @@ def is_of_push(ref: AnswerRef) -> bool:
     return " " in ref.key
 
 
+def beginning(push: Push, limits: Limits) -> Push:
+    """The first mutations of a push: as many as have no more ops than one may have, so that others get their turn."""
+    last = ops = 0
+    for mutation in push.mutations:
+        ops += len(mutation.ops)
+        if last and ops > limits.batch_ops_max:
+            break
+        last += 1
+    return msgspec.structs.replace(push, mutations=push.mutations[:last])
+
+
 def bases(push: Push, log: OpenLog) -> dict[DocumentRef, int]:
     """The documents that were written since the push's mutations were made, and the least `base` of these."""
     least: dict[DocumentRef, int] = {}
@@ -63,15 +75,20 @@ def carry_out(
 ) -> Accepted:
     """Answer the mutations in order; the answers go to `stored`, the device to the log.
 
-    Where the inbox is full the answers end early. Raises `MutationGap`, `CURSOR_AHEAD`, `IDEMPOTENCY_KEY_REUSED` (a
-    number that was another mutation) and `InboxFull`, with nothing done.
+    Where the inbox is full, or this was enough for one transaction, the answers end early. Raises `MutationGap`,
+    `CURSOR_AHEAD`, `IDEMPOTENCY_KEY_REUSED` (a number that was another mutation) and `InboxFull`, with nothing done.
     """
     known = log.devices.get(push.device) or Device(push.device, 0, 0, at)
     _check(push, known.number, log.head.seq)
+    if push.device not in log.devices:
+        if log.device_count >= rules.limits.devices_max:
+            raise RoostError(Code.LIMIT_REACHED, f"A user has at most {rules.limits.devices_max} devices.")
+        log.device_count += 1
     oldest = at - timedelta(hours=rules.limits.idempotency_hours)
     origin = Origin(push.device, push.actor)
     results: list[Result] = []
     written: list[Written] = []
+    most = log.spent + rules.limits.change_bytes_max
     for mutation in push.mutations:
         ref = answer_ref(push, mutation)
         fingerprint = blake2b(msgspec.msgpack.encode(mutation), digest_size=16).digest()
@@ -91,6 +108,8 @@ def carry_out(
         log.pushed.add(push.device)
         results.append(result)
         written += events
+        if log.spent > most:
+            break
     return Accepted(log.head.seq, tuple(written), results=tuple(results))
 
 

@@ -98,6 +98,8 @@ class GroupCommit:
             logs[user].events[seq] = event
         for (user, _), device in loaded.devices.items():
             logs[user].devices[device.device] = device
+        for user, count in loaded.device_counts.items():
+            logs[user].device_count = count
         await self._load_unseen(tx, logs)
         return loaded
 

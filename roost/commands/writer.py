@@ -14,8 +14,9 @@ from datetime import datetime
 import structlog
 
 from roost.batcher import Batcher
+from roost.commands import pushes
 from roost.commands.transaction import GroupCommit, Outcome
-from roost.core.commands import Accepted, Command
+from roost.core.commands import Accepted, Command, Push
 from roost.core.decide import Rules
 from roost.core.errors import Code, RoostError
 from roost.core.events import Event
@@ -59,10 +60,12 @@ class Writer:
         ]
 
     async def run(self, command: Command) -> Accepted:
-        """Carry out a command; returns once it is durable.
+        """Carry out a command, or the first mutations of a push; returns once it is durable.
 
         Raises the `RoostError` it is refused with; after `UNAVAILABLE` it was carried out once or not at all.
         """
+        if isinstance(command, Push):
+            command = pushes.beginning(command, self._rules.limits)
         return await self._batchers[lane_of(command.user) % len(self._batchers)].submit(command)
 
     async def close(self) -> None:

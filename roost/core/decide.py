@@ -22,6 +22,9 @@ from roost.core.ids import RESERVED_PREFIX
 from roost.core.limits import Limits
 from roost.core.ports import Unseen
 
+_EDITS_A_READ = 32
+"""About so many edits of a large value take the time in which it is read and written once."""
+
 
 class Rules(NamedTuple):
     """What decisions depend on besides the log: the limits, and each collection's conflict policy."""
@@ -39,8 +42,9 @@ class OpenLog:
 
     `fresh` means that the user did not exist before; `documents` include tombstones; `events` are older
     events that a command needs, by seq; `appended` are the new ones, `appended_to` the same by document. For pushes,
-    `devices` are those that the log knows, `pushed` those whose mutations were answered, and `unseen` what happened to
-    documents after a mutation's base.
+    `devices` are those that the log knows, of `device_count` (told where one is new), `pushed` those whose mutations
+    were answered, and `unseen` what happened to documents after a mutation's base; `spent` is what all of them have
+    cost, see `Draft.spend`.
     """
 
     def __init__(self, head: Head, *, fresh: bool) -> None:
@@ -52,9 +56,11 @@ class OpenLog:
         self.changed: set[DocumentId] = set()
         self.wanted = not fresh
         self.devices: dict[str, Device] = {}
+        self.device_count = 0
         self.pushed: set[str] = set()
         self.unseen: dict[DocumentId, Unseen] = {}
         self.appended_to: dict[DocumentId, list[Event]] = {}
+        self.spent = 0
 
     def event(self, seq: int) -> Event | None:
         """An event that was loaded, or appended since."""
@@ -73,6 +79,15 @@ class Draft:
         self.documents: dict[DocumentId, Document] = {}
         self.counts: dict[str, int] | None = None
         self.clock = log.head.clock
+        self.bytes = 0
+
+    def spend(self, size: int, limits: Limits) -> None:
+        """Count what an op reads and writes, in bytes. Raises `TOO_LARGE` where it becomes more than a change may."""
+        self.bytes += size
+        self._log.spent += size
+        if self.bytes > limits.change_bytes_max:
+            detail = f"The documents are too large for so many ops at once: {limits.change_bytes_max} bytes in all."
+            raise RoostError(Code.TOO_LARGE, detail)
 
     @property
     def seq(self) -> int:
@@ -157,7 +172,9 @@ def _change(log: OpenLog, draft: Draft, change: Change, at: datetime, rules: Rul
             if before is not None and before.value is None:
                 before = None
             _check(op, before, rules)
+            draft.spend(size_of(op, before), rules.limits)
             value = _value(op, before, log, draft, rules)
+            draft.spend(len(value or b""), rules.limits)
             beside = _beside(op, before, rules)
             if before is None:
                 check_room(op.collection, draft, rules.limits)
@@ -275,6 +292,14 @@ def _restored(op: Op, log: OpenLog, draft: Draft) -> bytes:
     if event.value is None:
         raise RoostError(Code.NOT_FOUND, f"Version {version} is the document's deletion: it has no value.")
     return event.value
+
+
+def size_of(op: Op, before: Document | None) -> int:
+    """What an op costs for the size of its document, in bytes that could be read meanwhile."""
+    if before is None or op.kind == "delete":
+        return 0
+    size = len(before.value or b"")
+    return size + len(before.siblings or b"") + size * len(op.edits or ()) // _EDITS_A_READ
 
 
 def check_room(collection: str, draft: Draft, limits: Limits) -> None:

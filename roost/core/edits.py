@@ -9,7 +9,9 @@ the same on every replica, but what comes of it depends on the order in which ed
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import msgspec
@@ -22,10 +24,13 @@ from roost.core.patch import equal
 ABSENT: Final = UNSET
 """The value of a place that does not exist, and of a document that does not."""
 
+_ALIKE_MAX = 1_000
+"""An array with so many elements that are told apart by nothing but true and 1 is no set, and not looked through."""
+
 _bad_escape = re.compile(r"~(?![01])").search
 
 
-class Edit(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Edit(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, dict=True):
     """One edit of one place.
 
     `value` is what to `set`, the whole number to `inc` by, or the element to `add` or `remove`; `unset` has none.
@@ -35,7 +40,7 @@ class Edit(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     path: str
     value: Any | UnsetType = UNSET
 
-    @property
+    @cached_property
     def tokens(self) -> list[str]:
         """The names on the way to the place."""
         return tokens_of(self.path)
@@ -97,7 +102,10 @@ def apply(value: Any, edits: Sequence[Edit]) -> Any:
 
 
 def fits(value: Any, edit: Edit) -> bool:
-    """Whether the place is of the edit's kind: a counter or nothing for `inc`, and nothing but objects on the way."""
+    """Whether the place is of the edit's kind, and nothing but objects is on the way to it.
+
+    An `inc` fits nothing, and a counter that stays within ±2^53.
+    """
     for token in edit.tokens:
         if value is ABSENT:
             break
@@ -106,7 +114,7 @@ def fits(value: Any, edit: Edit) -> bool:
         value = value.get(token, ABSENT)
     if edit.replaces or value is ABSENT:
         return True
-    return _is_counter(value) if edit.op == "inc" else isinstance(value, list)
+    return _can_go(value, edit.value) if edit.op == "inc" else isinstance(value, list)
 
 
 def fitted(value: Any, edits: Sequence[Edit]) -> Any:
@@ -116,8 +124,6 @@ def fitted(value: Any, edits: Sequence[Edit]) -> Any:
             detail = f"`{edit.op}` does not fit what is at {edit.path!r}."
             raise RoostError(Code.PATCH_FAILED, detail, pointer=f"/{index}")
         value = apply(value, [edit])
-        if edit.op == "inc" and abs(_at(value, edit.tokens)) > NUMBER_MAX:
-            raise RoostError(Code.PATCH_FAILED, "A counter stays within ±2^53.", pointer=f"/{index}")
     return value
 
 
@@ -128,9 +134,9 @@ def difference(before: Any, after: Any) -> list[Edit]:
     return found
 
 
-def covers(path: Sequence[str], other: Sequence[str]) -> bool:
+def covers(path: list[str], other: list[str]) -> bool:
     """Whether `path` is `other`, or on the way to it."""
-    return len(path) <= len(other) and list(other[: len(path)]) == list(path)
+    return other[: len(path)] == path
 
 
 def encode(edits: Sequence[Edit]) -> bytes:
@@ -165,24 +171,37 @@ def _changed(value: Any, edit: Edit) -> Any:
     if edit.op == "unset":
         return ABSENT
     if edit.op == "inc":
-        return edit.value if value is ABSENT else value + edit.value if _is_counter(value) else value
+        return edit.value if value is ABSENT else value + edit.value if _can_go(value, edit.value) else value
     if value is not ABSENT and not isinstance(value, list):
         return value
     elements = [] if value is ABSENT else value
-    others = [element for element in elements if not equal(element, edit.value)]
-    if edit.op == "remove":
-        return value if len(others) == len(elements) else others
-    return [*elements, edit.value] if len(others) == len(elements) else value
+    return _with(elements, edit.value, value) if edit.op == "add" else _without(elements, edit.value, value)
 
 
-def _is_counter(value: Any) -> bool:
-    return type(value) is int
+def _with(elements: list[Any], added: Any, before: Any) -> Any:
+    return before if next(_places(elements, added), None) is not None else [*elements, added]
 
 
-def _at(value: Any, tokens: list[str]) -> Any:
-    for token in tokens:
-        value = value[token]
-    return value
+def _without(elements: list[Any], removed: Any, before: Any) -> Any:
+    gone = set(_places(elements, removed))
+    return [element for place, element in enumerate(elements) if place not in gone] if gone else before
+
+
+def _places(elements: list[Any], wanted: Any) -> Iterator[int]:
+    """Where an element is in a set. `index` looks, because a loop of ours takes twenty times as long."""
+    place, others = -1, 0
+    with suppress(ValueError):
+        while others < _ALIKE_MAX:
+            place = elements.index(wanted, place + 1)
+            # It takes true for 1, which JSON does not.
+            if equal(elements[place], wanted):
+                yield place
+            else:
+                others += 1
+
+
+def _can_go(value: Any, by: Any) -> bool:
+    return type(value) is int and abs(value + by) <= NUMBER_MAX
 
 
 def _compare(before: Any, after: Any, tokens: list[str], found: list[Edit]) -> None:

@@ -25,6 +25,8 @@ class Limits(msgspec.Struct, frozen=True):
     value_bytes_max: int = 256 << 10
     depth_max: int = 64
     batch_ops_max: int = 500
+    change_bytes_max: int = 8 << 20
+    """What the ops of one batch or mutation read and write in all: a short edit of a large value takes all of it."""
     documents_max: int = 10_000
     """Documents a user and collection."""
     collections_max: int = 100

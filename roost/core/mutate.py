@@ -16,11 +16,15 @@ import msgspec
 from roost.core import edits as editing
 from roost.core import merge
 from roost.core.commands import Mutation, Op, Result, Written
-from roost.core.decide import Draft, OpenLog, Rules, check_room, edited
+from roost.core.decide import Draft, OpenLog, Rules, check_room, edited, size_of
 from roost.core.errors import Code, RoostError
 from roost.core.events import Document, DocumentId, Event, Stamp, microseconds
 from roost.core.ids import INBOX, check_writable
 from roost.core.merge import Conflict, Lost, Standing
+
+_EDIT_BYTES = 32
+"""No edit is shorter as JSON, but for the smallest."""
+_PAIR_BYTES = 8
 
 
 class InboxFull(RoostError):
@@ -71,6 +75,7 @@ class _Mutating:
         self._stamp = Stamp(min(mutation.clock, ahead), origin.device, mutation.number)
         self._written: list[Written] = []
         self._conflicts: list[str] = []
+        self._kept_bytes = 0
 
     def run(self) -> tuple[Result, tuple[Written, ...]]:
         """Carry it out. Raises what refuses it; nothing has happened then."""
@@ -82,6 +87,7 @@ class _Mutating:
         for index, op in enumerate(self._mutation.ops):
             try:
                 standing, is_conflict = self._standing(op)
+                self._draft.spend(_size(standing), self._rules.limits)
                 conflicts += is_conflict and self._rules.policy(op.collection) == "siblings"
                 self._write(op, standing)
             except RoostError as refusal:
@@ -110,10 +116,13 @@ class _Mutating:
         """What the op comes to, and whether anybody else had a part in it."""
         check_writable(op.collection, deletes=op.kind == "delete")
         document = self._draft.find((op.collection, op.key))
+        self._draft.spend(size_of(op, document), self._rules.limits)
         events = self._after_base((op.collection, op.key), document)
         conflict = None if document is None else Conflict(op, self._stamp, document, events, self._rules.limits)
         if conflict is None or not conflict.unseen:
             return self._alone(op, document), False
+        if self._rules.policy(op.collection) == "merge":
+            self._draft.spend(_work(op, events), self._rules.limits)
         return merge.POLICIES[self._rules.policy(op.collection)](conflict), True
 
     def _after_base(self, name: DocumentId, document: Document | None) -> list[Event]:
@@ -125,9 +134,9 @@ class _Mutating:
             detail = f"The device had seen the log up to {base}; what came up to {self._log.head.floor} is folded away."
             raise RoostError(Code.CURSOR_COMPACTED, detail)
         loaded = self._log.unseen.get(name)
-        if loaded and loaded.more and self._rules.policy(name[0]) in ("merge", "siblings"):
-            most = self._rules.limits.concurrent_events_max
-            detail = f"The document was written more than {most} times since the device saw it."
+        policy = self._rules.policy(name[0])
+        if loaded and ((loaded.more and policy in ("merge", "siblings")) or (loaded.cut and policy == "merge")):
+            detail = "Others wrote more to the document since the device saw it than an edit is merged with."
             raise RoostError(Code.VERSION_CONFLICT, detail, current=document)
         drafted = [event for event in self._draft.events if (event.collection, event.key) == name]
         events = [*(loaded.events if loaded else ()), *self._log.appended_to.get(name, ()), *drafted]
@@ -184,7 +193,11 @@ class _Mutating:
         stands = self._draft.find((op.collection, op.key))
         kept: dict[str, Any] = {"version": None, "value": None}
         if stands is not None:
-            kept = {"version": stands.version, "value": _raw(stands.value)}
+            kept = {"version": stands.version}
+            self._kept_bytes += len(stands.value or b"")
+            # Whoever looks can see it in the document; what is lost is nowhere else.
+            if self._kept_bytes <= self._rules.limits.change_bytes_max:
+                kept["value"] = _raw(stands.value)
         conflict = {
             "at": self._at,
             "policy": self._rules.policy(op.collection),
@@ -201,6 +214,19 @@ class _Mutating:
         value = msgspec.json.encode(conflict)
         self._append(INBOX, key, Standing(writes=True, value=value), self._draft.tick(self._at), None)
         self._conflicts.append(key)
+
+
+def _size(standing: Standing) -> int:
+    """How much an op writes, in bytes."""
+    lost = sum(len(one.value or b"") for one in standing.lost)
+    return len(standing.value or b"") + len(standing.edits or b"") + lost
+
+
+def _work(op: Op, events: Sequence[Event]) -> int:
+    """What merging an op with others' edits costs, in bytes that could be read meanwhile: each is held against each."""
+    read = sum(len(event.edits or event.value or b"") for event in events)
+    theirs = sum(1 + len(event.edits or b"") // _EDIT_BYTES for event in events)
+    return read + _PAIR_BYTES * theirs * len(op.edits or (op,))
 
 
 def _shown(lost: Lost) -> dict[str, Any]:

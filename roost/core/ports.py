@@ -73,15 +73,20 @@ class DeviceRef(NamedTuple):
     device: str
 
 
+UNSEEN_BYTES_MAX = 8 << 20
+"""What the events that are loaded as unseen may hold, of one user in one transaction."""
+
+
 class Unseen(NamedTuple):
     """What happened to a document after a seq.
 
     `events` in order, the newest where there are `more` than were asked for; the `value` of those that have `edits`
-    is left out (None).
+    is left out (None). With `cut`, older ones have neither, being more than `UNSEEN_BYTES_MAX`.
     """
 
     events: list[Event]
     more: bool
+    cut: bool = False
 
 
 class StoredAnswer(NamedTuple):
@@ -100,6 +105,8 @@ class Loaded(NamedTuple):
     answers: dict[AnswerRef, StoredAnswer]
     events: dict[EventRef, Event]
     devices: dict[DeviceRef, Device]
+    device_counts: dict[str, int]
+    """How many devices the users have of whom one was asked for that does not exist."""
 
 
 class Appendix(NamedTuple):

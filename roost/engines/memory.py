@@ -19,6 +19,7 @@ from roost.core.fold import document_of, superseded
 from roost.core.ids import LANES, lane_of
 from roost.core.limits import Limits
 from roost.core.ports import (
+    UNSEEN_BYTES_MAX,
     AnswerRef,
     Appendix,
     DeviceRef,
@@ -98,7 +99,7 @@ class MemoryTransaction:
         devices: list[DeviceRef],
     ) -> Loaded:
         """Look everything up in the copies."""
-        loaded = Loaded({}, {}, {}, {})
+        loaded = Loaded({}, {}, {}, {}, {})
         for document in documents:
             if found := self.users[document.user].documents.get(document[1:]):
                 loaded.documents[document] = found
@@ -111,17 +112,22 @@ class MemoryTransaction:
         for device in devices:
             if known := self.users[device.user].devices.get(device.device):
                 loaded.devices[device] = known
+            else:
+                loaded.device_counts[device.user] = len(self.users[device.user].devices)
         return loaded
 
     async def unseen(self, bases: dict[DocumentRef, int], limit: int) -> dict[DocumentRef, Unseen]:
         """Look it up in the copies."""
         found = {}
+        left = dict.fromkeys((ref.user for ref in bases), UNSEEN_BYTES_MAX)
         for ref, base in bases.items():
-            log = self.users[ref.user]
-            events = [
-                event if event.edits is None else replace(event, value=None) for event in log.events_of(ref[1:], base)
-            ]
-            found[ref] = Unseen(events[-limit:], more=len(events) > limit)
+            events = self.users[ref.user].events_of(ref[1:], base)
+            told: list[Event] = []
+            for event in reversed(events[-limit - 1 :]):
+                left[ref.user] -= len((event.value if event.edits is None else event.edits) or b"")
+                told.append(_told(event, fits=left[ref.user] >= 0))
+            cut = bool(told) and left[ref.user] < 0
+            found[ref] = Unseen(told[::-1][-limit:], more=len(events) > limit, cut=cut)
         return found
 
     async def append(self, appendix: Appendix, abandoned: list[str]) -> None:
@@ -377,6 +383,12 @@ def _advanced(before: Device | None, device: Device, number: int) -> Device:
     if before is None:
         return replace(device, number=number, until=None)
     return replace(before, number=number, cursor=max(before.cursor, device.cursor), seen_at=device.seen_at)
+
+
+def _told(event: Event, *, fits: bool) -> Event:
+    """An event as it is told to whoever has not seen it."""
+    edits = event.edits if fits or event.edits == b"[]" else None
+    return replace(event, value=event.value if fits and event.edits is None else None, edits=edits)
 
 
 def _cut(items: list[Item], limit: int, bytes_max: int) -> list[Item]:

@@ -14,6 +14,7 @@ import msgspec
 from roost.core.events import Device, Document, Event, Head
 from roost.core.ids import lane_of
 from roost.core.ports import (
+    UNSEEN_BYTES_MAX,
     AnswerRef,
     Appendix,
     DeviceRef,
@@ -62,7 +63,7 @@ class PostgresTransaction:
         devices: list[DeviceRef],
     ) -> Loaded:
         """Load what the commands name."""
-        loaded = Loaded({}, {}, {}, {})
+        loaded = Loaded({}, {}, {}, {}, {})
         if documents:
             for user, *row in await self._fetch("load_documents", *refs_columns(documents)):
                 loaded.documents[DocumentRef(user, row[0], row[1])] = Document(*row)
@@ -76,17 +77,25 @@ class PostgresTransaction:
         if devices:
             for user, *row in await self._fetch("load_devices", *refs_columns(devices)):
                 loaded.devices[DeviceRef(user, row[0])] = Device(*row)
+            if new := sorted({ref.user for ref in devices if ref not in loaded.devices}):
+                loaded.device_counts.update(await self._fetch("count_devices", [lane_of(user) for user in new], new))
         return loaded
 
     async def unseen(self, bases: dict[DocumentRef, int], limit: int) -> dict[DocumentRef, Unseen]:
         """What happened to documents after a seq, all in one query."""
         refs = list(bases)
         events: list[list[Event]] = [[] for _ in refs]
+        cut = set()
         if refs:
-            rows = await self._fetch("unseen", *refs_columns(refs), list(bases.values()), limit + 1)
-            for nr, *row in rows:
+            arguments = *refs_columns(refs), list(bases.values()), limit + 1, UNSEEN_BYTES_MAX
+            for nr, fits, *row in await self._fetch("unseen", *arguments):
                 events[nr - 1].append(event_of(row))
-        return {ref: Unseen(found[-limit:], more=len(found) > limit) for ref, found in zip(refs, events, strict=True)}
+                if not fits:
+                    cut.add(nr - 1)
+        return {
+            ref: Unseen(found[-limit:], more=len(found) > limit, cut=place in cut)
+            for place, (ref, found) in enumerate(zip(refs, events, strict=True))
+        }
 
     async def append(self, appendix: Appendix, abandoned: list[str]) -> None:
         """Write answers, heads and documents, and the events at the next positions of their lanes."""

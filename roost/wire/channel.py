@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from websockets.exceptions import InvalidState
@@ -44,7 +45,8 @@ class Closed(Exception):
 class Channel(asyncio.Protocol):
     """A WebSocket after its handshake. `receive` is for one task, `send` for several.
 
-    `code` tells how it was closed: by this side's code, or by the other's (1006 where there was none).
+    `code` tells how it was closed: by this side's code, or by the other's (1006 where there was none). `lost` is called
+    when its connection is gone, just before the file is closed.
     """
 
     __slots__ = (
@@ -53,6 +55,7 @@ class Channel(asyncio.Protocol):
         "_frames",
         "_inbox",
         "_loop",
+        "_lost",
         "_partial",
         "_pausing",
         "_protocol",
@@ -67,8 +70,11 @@ class Channel(asyncio.Protocol):
         "stuck_since",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, message_bytes_max: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, message_bytes_max: int, lost: Callable[[], None] = lambda: None
+    ) -> None:
         self._loop = loop
+        self._lost = lost
         self._protocol = Protocol(SERVER, state=OPEN, max_size=message_bytes_max, logger=_silent)
         self._transport: asyncio.Transport | None = None
         self._raw = b""
@@ -154,6 +160,7 @@ class Channel(asyncio.Protocol):
         for timer in (self._ending, self._pausing):
             if timer is not None:
                 timer.cancel()
+        self._lost()
 
     def pause_writing(self) -> None:
         """The other side does not read."""

@@ -61,6 +61,11 @@ def mutations(given: Sequence[frames.WireMutation], limits: Limits) -> tuple[Mut
     if len(given) > limits.push_mutations_max:
         detail = f"At most {limits.push_mutations_max} mutations in one push."
         raise RoostError(Code.TOO_LARGE, detail, pointer="/mutations")
+    for place, mutation in enumerate(given):
+        # Not a flaw, with which each op would become a conflict of the inbox.
+        if len(mutation.ops) > limits.batch_ops_max:
+            detail = f"At most {limits.batch_ops_max} ops in one mutation."
+            raise RoostError(Code.TOO_LARGE, detail, pointer=f"/mutations/{place}/ops")
     return tuple(_mutation(mutation, limits) for mutation in given)
 
 
@@ -97,8 +102,6 @@ def _mutation(given: frames.WireMutation, limits: Limits) -> Mutation:
             flaw = flaw or Flaw(refusal.code, refusal.detail, f"/ops/{index}{refusal.pointer or ''}")
             value = jsonvalue.encode(msgspec.json.decode(op.argument)) if op.kind == "put" else None
             ops.append(msgspec.structs.replace(op, argument=value))
-    if len(ops) > limits.batch_ops_max:
-        flaw = Flaw(Code.TOO_LARGE, f"At most {limits.batch_ops_max} ops in one mutation.", "/ops")
     return msgspec.structs.replace(mutation, ops=tuple(ops), flaw=flaw)
 
 

@@ -64,8 +64,10 @@ class Context(msgspec.Struct, frozen=True):
     settings: Settings
     limits: Limits
     clock: Callable[[], datetime]
-    sockets: dict[int, asyncio.Task[None]] = {}
-    """The WebSockets that are open, by the numbers of their files."""
+    sockets: set[asyncio.Task[None]] = set()
+    """The conversations over WebSockets."""
+    files: set[int] = set()
+    """The numbers of the files that are connections of these."""
 
 
 class Request:

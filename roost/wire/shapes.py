@@ -354,10 +354,13 @@ class DefinitionPage(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """The document as it stands after the decision; the value is null where there is none."""
+    """The document as it stands after the decision; the value is null where there is none.
+
+    Where much was set aside at once, the value is left out.
+    """
 
     version: Version | None
-    value: JsonValue
+    value: JsonValue | UnsetType = UNSET
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -377,8 +380,9 @@ class Conflict(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["merged", "refused"]
     code: Code | UnsetType = UNSET
     detail: str | UnsetType = UNSET
-    collection: CollectionName
-    key: Key
+    # As the device sent them, which may be why it was refused.
+    collection: str
+    key: str
     device: Annotated[str, Meta(extra_json_schema={"pattern": f"^{DEVICE_PATTERN}$"})]
     mutation: Version
     base: Seq

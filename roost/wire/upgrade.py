@@ -17,6 +17,7 @@ import socket
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from pathlib import Path
 
 from starlette.types import Scope
 from websockets.utils import accept_key
@@ -28,6 +29,7 @@ from roost.wire.request import Request
 
 _KEY_BYTES = 16
 _VERSION = "13"
+STATUS = Path("/proc/self/status")
 
 
 def is_asked(request: Request) -> bool:
@@ -54,21 +56,20 @@ def headers(request: Request) -> list[Header]:
 
 
 def take(scope: Scope, known: Container[int]) -> socket.socket:
-    """A duplicate of the request's connection. `known` are files that it is not, most likely.
+    """A duplicate of the request's connection. `known` are files that it is not.
 
     Raises `INVALID_REQUEST` where there is none to take, or its bytes are not what the client sent.
     """
     if scope.get("http_version") == "1.1" and scope.get("scheme") == "http" and scope.get("client"):
         ends = _end(scope["client"]), _end(scope["server"])
-        # Two looks, because a file that was known may be closed and its number taken by another.
-        taken = _find(ends, known) or _find(ends, ())
+        taken = _find(ends, known)
         if taken is not None:
             return taken
     raise RoostError(Code.INVALID_REQUEST, "A WebSocket here is a connection of its own, over HTTP/1.1.")
 
 
 def _find(ends: tuple[tuple[str, int], tuple[str, int]], known: Container[int]) -> socket.socket | None:
-    for file in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+    for file in range(_files_end()):
         if file in known:
             continue
         found = _socket(file)
@@ -81,6 +82,18 @@ def _find(ends: tuple[tuple[str, int], tuple[str, int]], known: Container[int]) 
                 return found
         found.close()
     return None
+
+
+def _files_end() -> int:
+    """A number that no file of this process reaches.
+
+    The limit for it may be a million, and a request whose connection is gone already would have each of them tried.
+    """
+    with suppress(OSError), STATUS.open("rb") as status:
+        for line in status:
+            if line.startswith(b"FDSize:"):
+                return int(line.split()[1])
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _socket(file: int) -> socket.socket | None:

@@ -31,6 +31,8 @@ HELLO_BYTES_MAX = 32 << 10
 """A message of somebody who has not said yet who that is."""
 FRAME_BYTES = 256 << 10
 """A frame of events ends with the event that reaches this size."""
+PRESENCE_S = 0.01
+"""How long to wait after telling of a device that is connected, before telling of all of them again."""
 SIGNS_OF_LIFE = 3
 """After so many heartbeats without one, the other side is taken for dead."""
 
@@ -65,19 +67,24 @@ async def open_socket(request: Request) -> Answer:
     if len(context.sockets) >= context.settings.waiters_max:
         detail = f"{context.settings.waiters_max} WebSockets are held here."
         raise RoostError(Code.OVERLOADED, detail, retry_after_s=5)
-    taken = upgrade.take(request.scope, context.sockets)
+    taken = upgrade.take(request.scope, context.files)
     file = taken.fileno()
     loop = asyncio.get_running_loop()
-    _, channel = await loop.connect_accepted_socket(lambda: Channel(loop, HELLO_BYTES_MAX), taken)
+    channel = Channel(loop, HELLO_BYTES_MAX, lost=lambda: context.files.discard(file))
+    context.files.add(file)
+    try:
+        await loop.connect_accepted_socket(lambda: channel, taken)
+    except BaseException:
+        context.files.discard(file)
+        raise
     task = loop.create_task(Conversation(context, channel, user, token, request.id).run())
-    context.sockets[file] = task
+    context.sockets.add(task)
     metrics.sockets.inc()
 
     def over(task: asyncio.Task[None]) -> None:
         metrics.sockets.dec()
         metrics.socket_closed(channel.code)
-        if context.sockets.get(file) is task:
-            del context.sockets[file]
+        context.sockets.discard(task)
 
     task.add_done_callback(over)
     return Answer(101, headers)
@@ -156,7 +163,9 @@ class Conversation:
         await self._welcome(principal, follows=after is not None)
         if self._device is not None:
             gate = self._context.gate
-            self._kept = stack.enter_context(gate.connect(principal, self._user, self._device, after or 0)).read
+            # A device that does not follow has no need of old events, which compaction would keep for it.
+            cursor = self._end if after is None else after
+            self._kept = stack.enter_context(gate.connect(principal, self._user, self._device, cursor)).read
         self._channel.allow(self._context.limits.body_bytes_max)
         work = self._stay(principal) if after is None else self._follow(principal, after, collections)
         tasks.append(self._loop.create_task(self._guarded(work)))
@@ -242,6 +251,8 @@ class Conversation:
             expected = getattr(refusal, "expected", None)
             return frames.Refused(refusal.code.value, refusal.detail, expected, refusal.retry_after_s)
         self._end = max(self._end, accepted.seq)
+        if not self._following and self._kept is not None:
+            self._kept(self._end)
         return frames.Pushed(accepted.results)
 
     async def _renew(self, token: str) -> None:
@@ -289,6 +300,8 @@ class Conversation:
                 devices = await watch.changed()
                 present = tuple(frames.Present(device.device, device.seen_at) for device in devices)
                 await self._send(frames.Presence(present))
+                # Everybody is told of everybody: where many come at once, not of each of them alone.
+                await asyncio.sleep(PRESENCE_S * len(devices))
 
     async def _send(self, frame: frames.ServerFrame) -> None:
         await self._channel.send(frames.encode(frame))

@@ -150,7 +150,7 @@ def test_failures_are_one_line_with_a_next_step(shell: Shell) -> None:
     failed(shell.run("get", user, "--url", "127.0.0.1:9"), "http://")
     failed(shell.run("get", user, "--profile", "none"), "roost login")
     own = shell.server.token(user)
-    for ran in (shell.run("bench", "--token", own), shell.run("demo", "--url", shell.server.url, "--token", own)):
+    for ran in (shell.run("bench", "--token", own), shell.run("shop", "--url", shell.server.url, "--token", own)):
         assert (ran.returncode, ran.stdout) == (1, "")
         assert "roost token --admin" in ran.stderr
         assert "Traceback" not in ran.stderr

@@ -327,3 +327,21 @@ def test_welcome_tells_where_everything_stands(ada: Account) -> None:
             assert (welcome["seq"], welcome["number"]) == (1, 1)
 
     asyncio.run(whole())
+
+
+def test_a_device_that_does_not_follow_keeps_no_old_events(ada: Account) -> None:
+    def cursor() -> int:
+        known = ada.http.get(ada.at("devices")).json()["items"]
+        return int(next(one["cursor"] for one in known if one["device"] == "lazy"))
+
+    for number in range(3):
+        ada.put("notes", "k", number)
+
+    async def act(device: Socket) -> None:
+        await device.say("ping")
+        await device.hear("pong")
+        assert await away(cursor) == 3
+        await device.push(put(1, "notes", "k", "mine", base=0))
+        assert await away(cursor) == ada.head()["seq"]
+
+    play(ada, act, device="lazy")

@@ -15,7 +15,7 @@ from roost.core.events import Device, Document, Event, Head, Kind
 from roost.core.fold import document_of, fold
 from roost.core.ids import lane_of
 from roost.core.limits import Limits
-from roost.core.ports import Appendix, DeviceRef, DocumentRef, Engine, EventRef, Unseen
+from roost.core.ports import UNSEEN_BYTES_MAX, Appendix, DeviceRef, DocumentRef, Engine, EventRef, Unseen
 from tests.contract.conftest import Store
 from tests.contract.writing import START, Step, Write, log_of, write, write_log
 
@@ -195,6 +195,35 @@ def test_what_was_not_seen_is_the_newest_behind_the_base(
             own = [event for event in events if (event.collection, event.key) == ref[1:]]
             later = [event if event.edits is None else replace(event, value=None) for event in own if event.seq > base]
             assert found[ref] == Unseen(later[-limit:], more=len(later) > limit)
+
+    store.run(run())
+
+
+def test_devices_are_counted_where_one_is_new(store: Store) -> None:
+    async def run() -> None:
+        await write(store.engine, Write("ada", "notes", "k", b"1"), Write("bob", "notes", "k", b"1"))
+        await append_devices(store.engine, Device("phone", 3, 7, START), Device("laptop", 1, 1, START))
+        for device, counts in (("phone", {"bob": 0}), ("watch", {"ada": 2, "bob": 0})):
+            async with store.engine.transaction() as tx:
+                await tx.lock(["ada", "bob"], START)
+                found = await tx.load([], [], [], [DeviceRef("ada", device), DeviceRef("bob", device)])
+            assert found.device_counts == counts
+
+    store.run(run())
+
+
+def test_what_was_not_seen_is_told_up_to_a_size(store: Store) -> None:
+    async def run() -> None:
+        large = b'"' + b"x" * (UNSEEN_BYTES_MAX // 4) + b'"'
+        await write(store.engine, *(Write("ada", "notes", "k", large) for _ in range(5)))
+        await write(store.engine, Write("ada", "notes", "l", b"1"), Write("bob", "notes", "k", large))
+        refs = [REF, DocumentRef("ada", "notes", "l"), DocumentRef("bob", "notes", "k")]
+        first, second, bobs = (await unseen(store.engine, dict.fromkeys(refs, 0))).values()
+        assert [event.value for event in first.events] == [None, None, large, large, large]
+        assert (first.cut, first.more) == (True, False)
+        # What is left of the size is nothing to another document of the same user, however small.
+        assert ([event.value for event in second.events], second.cut) == ([None], True)
+        assert ([event.value for event in bobs.events], bobs.cut) == ([large], False)
 
     store.run(run())
 

@@ -92,6 +92,7 @@ def test_what_was_appended_is_what_is_loaded_and_read(store: Store) -> None:
                 {},
                 {EventRef("ada", 4): events[3], EventRef("ada", 1): events[0]},
                 {},
+                {},
             )
         assert await engine.head("ada") == head_of("ada", events)
 
@@ -105,7 +106,7 @@ def test_a_transaction_sees_what_it_has_written(store: Store) -> None:
             await tx.append(appendix_of("ada", heads["ada"], [put(1)], []), [])
             ref, event = DocumentRef("ada", "notes", "k"), EventRef("ada", 1)
             loaded = await tx.load([ref], [], [event], [])
-            assert loaded == Loaded({ref: Document("notes", "k", 1, b"1", START)}, {}, {event: put(1)}, {})
+            assert loaded == Loaded({ref: Document("notes", "k", 1, b"1", START)}, {}, {event: put(1)}, {}, {})
 
     store.run(run())
 

@@ -52,22 +52,33 @@ SELECT d.user_id, d.device, d.number, d.cursor, d.seen_at, d.until
 FROM unnest($1::integer[], $2::text[], $3::text[]) AS q (lane, user_id, device)
 JOIN roost.devices d ON d.lane = q.lane AND d.user_id = q.user_id AND d.device = q.device;
 
+-- name: count_devices
+SELECT q.user_id, (SELECT count(*) FROM roost.devices d WHERE d.lane = q.lane AND d.user_id = q.user_id)
+FROM unnest($1::integer[], $2::text[]) AS q (lane, user_id);
+
 -- name: unseen
--- For each document (`nr`), its newest events after a base.
-SELECT q.nr, f.*
-FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[], $5::bigint[])
-    WITH ORDINALITY AS q (lane, user_id, collection, key, base, nr)
-CROSS JOIN LATERAL (
+-- For each document (`nr`), its newest events after a base. What the events of one user hold is told up to a size; of
+-- those beyond (not `fits`), only that they are there.
+SELECT
+    f.nr, f.fits, f.user_id, f.seq, f.kind, f.collection, f.key, CASE WHEN f.fits AND f.edits IS NULL THEN f.value END,
+    f.at, f.actor, f.device, f.mutation, f.clock, f.beside, CASE WHEN f.fits OR f.edits = '[]' THEN f.edits END
+FROM (
     SELECT
-        e.user_id, e.seq, e.kind, e.collection, e.key, CASE WHEN e.edits IS NULL THEN e.value END AS value, e.at,
-        e.actor, e.device, e.mutation, e.clock, e.beside, e.edits
-    FROM roost.events e
-    WHERE e.lane = q.lane AND e.user_id = q.user_id AND e.collection = q.collection AND e.key = q.key
-        AND e.seq > q.base
-    ORDER BY e.seq DESC
-    LIMIT $6
+        q.nr, e.*,
+        sum(octet_length(coalesce(e.edits, e.value))) OVER (PARTITION BY q.lane, q.user_id ORDER BY q.nr, e.seq DESC)
+            <= $7::bigint IS NOT FALSE AS fits
+    FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[], $5::bigint[])
+        WITH ORDINALITY AS q (lane, user_id, collection, key, base, nr)
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM roost.events e
+        WHERE e.lane = q.lane AND e.user_id = q.user_id AND e.collection = q.collection AND e.key = q.key
+            AND e.seq > q.base
+        ORDER BY e.seq DESC
+        LIMIT $6
+    ) AS e
 ) AS f
-ORDER BY q.nr, f.seq;
+ORDER BY f.nr, f.seq;
 
 -- name: append_devices
 INSERT INTO roost.devices AS d (lane, user_id, device, number, cursor, seen_at)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from roost.commands import pushes
 from roost.commands.transaction import GroupCommit
 from roost.core.commands import Accepted, Change, Command, Mutation, Op, Push, Result
 from roost.core.decide import Rules
@@ -17,7 +18,7 @@ from roost.core.edits import Edit
 from roost.core.errors import Code, RoostError
 from roost.core.events import microseconds
 from roost.core.ids import INBOX
-from roost.core.limits import Limits
+from roost.core.limits import NUMBER_MAX, Limits
 from roost.engines.memory import Memory
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -290,3 +291,97 @@ def test_edits_of_a_document_that_nobody_has_make_it() -> None:
     log.push("laptop", edit(1, 0, Edit("inc", "/n", 3), Edit("add", "/t", "y")))
     assert log.documents()["c", "k"] == {"n": 5, "t": ["x", "y"]}
     assert not log.inbox()
+
+
+def test_the_beginning_of_a_push_has_no_more_ops_than_a_batch() -> None:
+    limits = Limits(batch_ops_max=3)
+
+    def taken(*counts: int) -> int:
+        ops = [Mutation(number, 0, NOW, put(1, 0, 1).ops * count) for number, count in enumerate(counts, start=1)]
+        return len(pushes.beginning(Push("ada", "phone", tuple(ops), "user:ada"), limits).mutations)
+
+    assert [taken(1), taken(1, 1, 1), taken(1, 1, 1, 1), taken(2, 2), taken(4, 1)] == [1, 3, 3, 1, 1]
+
+
+def test_a_push_that_writes_much_is_answered_in_part() -> None:
+    log = Log("merge", Limits(change_bytes_max=1_000))
+    log.put({"text": "x" * 300})
+    mutations = [edit(number, 1, Edit("set", "/n", number)) for number in range(1, 6)]
+    assert statuses(log.push("phone", *mutations)) == ["applied", "applied"]
+    assert statuses(log.push("phone", *mutations)) == ["applied", "applied", "applied", "applied"]
+    assert log.documents()["c", "k"]["n"] == 4
+
+
+@pytest.mark.parametrize("policy", ["lww", "merge"])
+def test_a_mutation_that_reads_and_writes_too_much_is_refused(policy: str) -> None:
+    log = Log(policy, Limits(change_bytes_max=3_000))
+    log.put({"text": "x" * 300})
+    few, many = ((edit(1, 1, Edit("inc", "/n", 1)).ops * count) for count in (3, 6))
+    results = log.push("phone", Mutation(1, 1, NOW, many), Mutation(2, 1, NOW, few))
+    assert [(each.status, each.code, each.pointer) for each in results[:1]] == [("refused", Code.TOO_LARGE, "/ops/4")]
+    assert statuses(log.push("phone", Mutation(2, 1, NOW, few))) == ["applied"]
+    assert log.documents()["c", "k"]["n"] == 3
+    kept = [conflict["kept"] for conflict in log.inbox()]
+    assert ["value" in each for each in kept] == [True] * 6
+
+
+def test_a_batch_that_reads_and_writes_too_much_is_refused() -> None:
+    log = Log("lww", Limits(change_bytes_max=3_000))
+    log.put({"text": "x" * 300})
+    ops = tuple(Op("edit", "c", "k", edits=(Edit("inc", "/n", 1),)) for _ in range(6))
+    (outcome,) = log.run(Change("ada", ops, "user:ada", batch=True))
+    assert isinstance(outcome, RoostError)
+    assert (outcome.code, outcome.pointer) == (Code.TOO_LARGE, "/ops/4")
+    (outcome,) = log.run(Change("ada", (Op("delete", "c", "k"),), "user:ada"))
+    assert isinstance(outcome, Accepted), "a deletion reads nothing, however large the document"
+
+
+def test_the_inbox_keeps_what_is_lost_and_of_what_stands_only_so_much() -> None:
+    log = Log("lww", Limits(change_bytes_max=1_000))
+    log.put("x" * 300)
+    deletions = (
+        Op("delete", "c", "k"),
+        Op("delete", "c", "k"),
+        Op("put", "roost_x", "k", b"1"),
+        Op("put", "c", "k", b"2"),
+    )
+    (result,) = log.push("phone", Mutation(1, 1, NOW, (*deletions, *deletions)))
+    assert result.status == "refused"
+    inbox = log.inbox()
+    assert [conflict["lost"]["value"] for conflict in inbox] == [None, None, 1, 2] * 2
+    assert ["value" in conflict["kept"] for conflict in inbox if conflict["collection"] == "c"] == [True] * 3 + [
+        False
+    ] * 3
+
+
+def test_merging_with_very_much_is_refused() -> None:
+    log = Log("merge", Limits(change_bytes_max=20_000))
+    log.put({"n": 0})
+    for _ in range(10):
+        log.push("laptop", edit(_ + 1, 1, *(Edit("set", f"/f{place}", place) for place in range(20))))
+    mine = [Edit("set", f"/g{place}", place) for place in range(20)]
+    results = log.push("phone", edit(1, 1, *mine), edit(2, 1, mine[0]))
+    assert [(each.status, each.code) for each in results] == [("refused", Code.TOO_LARGE)]
+    assert statuses(log.push("phone", edit(2, 1, mine[0]))) == ["applied"]
+
+
+def test_a_device_too_many_is_refused() -> None:
+    log = Log(limits=Limits(devices_max=2))
+    pushes_of = [Push("ada", device, (put(1, 0, 1),), "user:ada") for device in ("phone", "laptop", "watch")]
+    *taken, refused = log.run(*pushes_of)
+    assert all(isinstance(outcome, Accepted) for outcome in taken)
+    assert isinstance(refused, RoostError)
+    assert refused.code is Code.LIMIT_REACHED
+    with pytest.raises(RoostError, match="2 devices"):
+        log.push("watch", put(1, 0, 1))
+    assert statuses(log.push("phone", put(2, 2, 2))) == ["applied"]
+
+
+def test_counters_stay_within_what_can_be_read_back_whoever_counts() -> None:
+    log = Log("merge")
+    log.put({"n": 0})
+    assert statuses(log.push("phone", edit(1, 1, Edit("inc", "/n", NUMBER_MAX)))) == ["applied"]
+    (result,) = log.push("laptop", edit(1, 1, Edit("inc", "/n", 1)))
+    assert result.status == "merged"
+    assert log.documents()["c", "k"] == {"n": NUMBER_MAX}
+    assert log.inbox()[0]["lost"] == {"edits": [{"op": "inc", "path": "/n", "value": 1}]}

@@ -192,3 +192,17 @@ def test_the_other_sides_life_shows() -> None:
         assert channel.heard > 0
 
     play(act)
+
+
+def test_it_tells_once_that_its_connection_is_gone() -> None:
+    told: list[None] = []
+
+    async def whole() -> None:
+        channel = Channel(asyncio.get_running_loop(), LARGE, lost=lambda: told.append(None))
+        channel.connection_made(Transport())
+        channel.close(1001)
+        assert not told, "the file is open for as long as the other side has not closed"
+        channel.connection_lost(None)
+
+    asyncio.run(whole())
+    assert len(told) == 1
