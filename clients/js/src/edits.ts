@@ -54,7 +54,7 @@ export function fits(value: Value, edit: Edit): boolean {
     place = member(place, token);
   }
   if (edit.op === "set" || edit.op === "unset" || place === undefined) return true;
-  return edit.op === "inc" ? isCounter(place) : isArray(place);
+  return edit.op === "inc" ? canGo(place, edit.value) : isArray(place);
 }
 
 /** `value` after edits of which each must fit. Throws `patch_failed`, with a pointer to the edit. */
@@ -64,11 +64,7 @@ export function fitted(value: Value, edits: readonly Edit[]): Value {
     if (!fits(before, edit)) {
       throw new RoostError("patch_failed", `\`${edit.op}\` does not fit what is at '${edit.path}'.`, { pointer });
     }
-    const after = apply(before, [edit]);
-    if (edit.op === "inc" && isBeyond(at(before, edit.path), edit.value)) {
-      throw new RoostError("patch_failed", "A counter stays within ±2^53.", { pointer });
-    }
-    return after;
+    return apply(before, [edit]);
   }, value);
 }
 
@@ -101,11 +97,6 @@ function isPath(path: string): boolean {
   return path === "" || (path.startsWith("/") && !/~(?![01])/.test(path));
 }
 
-/** What is at a path; undefined where there is nothing. */
-export function at(value: Value, path: string): Value {
-  return tokensOf(path).reduce<Value>((place, name) => (isObject(place) ? member(place, name) : undefined), value);
-}
-
 /** The edits that make `before` into `after`: a register for each member that differs, objects member by member. */
 export function difference(before: Value, after: Value): Edit[] {
   const found: Edit[] = [];
@@ -132,7 +123,7 @@ function changed(value: Value, edit: Edit): Value {
   if (edit.op === "unset") return undefined;
   if (edit.op === "inc") {
     if (value === undefined) return edit.value;
-    return isCounter(value) ? value + (edit.value as number) : value;
+    return canGo(value, edit.value) ? value + (edit.value as number) : value;
   }
   if (value !== undefined && !isArray(value)) return value;
   const elements = value ?? [];
@@ -142,12 +133,6 @@ function changed(value: Value, edit: Edit): Value {
   return contained ? value : [...elements, edit.value];
 }
 
-/** Whether a sum is beyond ±2^53; a plain sum could be rounded to it. */
-function isBeyond(counter: Value, by: Json): boolean {
-  const sum = BigInt(isNumber(counter) ? counter : 0) + BigInt(isNumber(by) ? by : 0);
-  return sum > BigInt(NUMBER_MAX) || sum < -BigInt(NUMBER_MAX);
-}
-
 function isNumber(value: Value): value is number {
   return typeof value === "number";
 }
@@ -155,6 +140,13 @@ function isNumber(value: Value): value is number {
 /** JavaScript cannot tell `1` from `1.0`, which the server does not count with; such an edit is shown, then refused. */
 function isCounter(value: Json): value is number {
   return Number.isInteger(value);
+}
+
+/** Whether a place is a counter that stays within ±2^53; a plain sum could be rounded to that. */
+function canGo(value: Json, by: Value): value is number {
+  if (!isCounter(value)) return false;
+  const sum = BigInt(value) + BigInt(isNumber(by) ? by : 0);
+  return sum <= BigInt(NUMBER_MAX) && sum >= -BigInt(NUMBER_MAX);
 }
 
 function collect(before: Value, after: Value, tokens: readonly string[], found: Edit[]): void {
