@@ -11,7 +11,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,7 +28,6 @@ from roost.engines import migrate as migrations
 from roost.engines.memory import Memory
 from roost.engines.postgres import Postgres
 from roost.feed import compaction
-from roost.feed.compaction import keep_compact
 from roost.feed.definitions import Definitions
 from roost.feed.hub import Hub
 from roost.feed.presence import Presence
@@ -121,7 +120,7 @@ class App:
             asyncio.create_task(self._presence.run()),
             asyncio.create_task(self._definitions.keep()),
             asyncio.create_task(_sweep(self._engine, self._settings)),
-            asyncio.create_task(keep_compact(self._engine, self._settings, clock)),
+            asyncio.create_task(compaction.keep_compact(self._engine, self._settings, clock)),
         ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -163,21 +162,23 @@ async def migrate(settings: Settings) -> list[str]:
 
 async def compact(settings: Settings, user: str | None, *, dry_run: bool) -> compaction.Tally:
     """Fold old events away, of one user or of all."""
-    engine = engine_of(settings)
-    await engine.open()
-    try:
-        await engine.ping()
+    async with _ready_engine(settings) as engine:
         return await compaction.compact(engine, settings, clock(), user=user, dry_run=dry_run)
-    finally:
-        await engine.close()
 
 
 async def verify(settings: Settings, report: Callable[[str], None]) -> Tally:
     """Fold every log and compare; `report` gets a line for each difference."""
+    async with _ready_engine(settings) as engine:
+        return await verify_engine(engine, report)
+
+
+@contextlib.asynccontextmanager
+async def _ready_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine for as long as a command works on it. Raises `EngineUnavailable`, also for an older schema."""
     engine = engine_of(settings)
     await engine.open()
     try:
         await engine.ping()
-        return await verify_engine(engine, report)
+        yield engine
     finally:
         await engine.close()

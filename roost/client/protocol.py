@@ -79,7 +79,7 @@ class Docs:
             answer = yield from self._ask("GET", self._path(key) + _query(at_seq=at_seq, at=at))
         except NotFound:
             return None
-        return self._document(key, answer, _decode(answer, Any))
+        return self._document(key, answer, decoded(answer, Any))
 
     def refresh(self, document: Document) -> Call[Document | None]:
         """The document as it is now; the same object where it has not changed."""
@@ -90,7 +90,7 @@ class Docs:
             return None
         if answer.status == 304:  # noqa: PLR2004  # Not Modified
             return document
-        return self._document(document.key, answer, _decode(answer, Any))
+        return self._document(document.key, answer, decoded(answer, Any))
 
     def version(self, key: str) -> Call[int | None]:
         """The document's version, None where there is none."""
@@ -129,7 +129,7 @@ class Docs:
             answer = yield from self._ask("GET", self._path(key) + "/siblings")
         except NotFound:
             return ()
-        return _decode(answer, _Siblings).siblings
+        return decoded(answer, _Siblings).siblings
 
     def delete(self, key: str, condition: Condition, idempotency_key: str | None) -> Call[int]:
         """Delete; the result is the tombstone's version."""
@@ -140,7 +140,7 @@ class Docs:
         """Write the value of an earlier version again."""
         headers = {**_JSON, **condition.headers(), **_idempotency(idempotency_key)}
         answer = yield from self._ask("POST", self._path(key) + "/restore", headers, encode({"version": version}))
-        return self._document(key, answer, _decode(answer, Any))
+        return self._document(key, answer, decoded(answer, Any))
 
     def update(self, key: str, change: Callable[[Json], Json]) -> Call[Document]:
         """Read, change and write, again whenever somebody else wrote in between."""
@@ -163,7 +163,7 @@ class Docs:
     def page(self, prefix: str, after: str | None, limit: int | None) -> Call[Page[Document]]:
         """One page of the collection, by key."""
         answer = yield from self._ask("GET", self._base + _query(prefix=prefix or None, limit=limit, after=after))
-        page = _decode(answer, Page[_Item])
+        page = decoded(answer, Page[_Item])
         seq = _seq(answer)
         documents = (
             Document(
@@ -182,13 +182,13 @@ class Docs:
     def history_page(self, key: str, before: str | None, limit: int | None) -> Call[Page[PastVersion]]:
         """One page of the document's versions, newest first."""
         answer = yield from self._ask("GET", self._path(key) + "/history" + _query(limit=limit, before=before))
-        return _decode(answer, Page[PastVersion])
+        return decoded(answer, Page[PastVersion])
 
     def _patch(self, key: str, headers: dict[str, str], patch: Json, idempotency_key: str | None) -> Call[Document]:
         answer = yield from self._ask(
             "PATCH", self._path(key), {**headers, **_idempotency(idempotency_key)}, encode(patch)
         )
-        return self._document(key, answer, _decode(answer, Any))
+        return self._document(key, answer, decoded(answer, Any))
 
     def _ask(
         self, method: str, target: str, headers: dict[str, str] | None = None, content: bytes | None = None
@@ -216,22 +216,22 @@ class User:
         """Bring the user into being, if need be."""
         content = encode({} if home is None else {"home": home})
         answer = yield from self._ask("PUT", self._base, _JSON, content)
-        return _decode(answer, UserInfo)
+        return decoded(answer, UserInfo)
 
     def get(self) -> Call[UserInfo]:
         """Where the user's log stands."""
-        return _decode((yield from self._ask("GET", self._base)), UserInfo)
+        return decoded((yield from self._ask("GET", self._base)), UserInfo)
 
     def snapshot(self, at_seq: int | None, at: datetime | None) -> Call[Snapshot]:
         """All documents at one moment."""
         answer = yield from self._ask("GET", self._base + "/docs" + _query(at_seq=at_seq, at=at))
-        return _decode(answer, Snapshot)
+        return decoded(answer, Snapshot)
 
     def commit(self, batch: Ops) -> Call[Committed]:
         """Carry out all ops of a batch, or none."""
         headers = {**_JSON, **_idempotency(batch.idempotency_key)}
         answer = yield from self._ask("POST", self._base + "/batch", headers, encode({"ops": batch.ops}))
-        committed = _decode(answer, Committed)
+        committed = decoded(answer, Committed)
         self._session.wrote(self.user, committed.seq)
         return committed
 
@@ -241,7 +241,7 @@ class User:
         narrowed = ",".join(checked(ids.check_collection, name) for name in names) or None
         query = _query(after=after, limit=limit, wait=f"{wait_s:g}" if wait_s else None, collections=narrowed)
         answer = yield from self._ask("GET", self._base + "/events" + query, wait_s=wait_s)
-        return _decode(answer, Log)
+        return decoded(answer, Log)
 
     def next_events(self, after: int, wait_s: float, collections: Sequence[str] | None) -> Call[Log]:
         """The next events, however long they take; goes on through an outage of at most `outage_s`."""
@@ -262,7 +262,7 @@ class User:
     def conflicts_page(self, after: str | None, limit: int | None) -> Call[Page[InboxConflict]]:
         """One page of the inbox, oldest first."""
         answer = yield from self._ask("GET", self._base + "/conflicts" + _query(limit=limit, after=after))
-        return _decode(answer, Page[InboxConflict])
+        return decoded(answer, Page[InboxConflict])
 
     def dismiss(self, conflict: str) -> Call[None]:
         """Take a conflict out of the inbox."""
@@ -272,7 +272,7 @@ class User:
     def append_events(self, events: Iterable[Event]) -> Call[int]:
         """Append events that another Roost exported."""
         content = msgspec.json.encode({"events": list(events)})
-        seq = _decode((yield from self._ask("POST", self._base + "/events", _JSON, content)), _LogSeq).seq
+        seq = decoded((yield from self._ask("POST", self._base + "/events", _JSON, content)), _LogSeq).seq
         self._session.wrote(self.user, seq)
         return seq
 
@@ -331,7 +331,7 @@ class Ops:
 def users_page(session: Session, after: str | None, limit: int | None) -> Call[Page[UserInfo]]:
     """One page of all users (for admins and services)."""
     answer = yield from exchange(session, Ask("GET", "/v1/users" + _query(after=after, limit=limit)))
-    return _decode(answer, Page[UserInfo])
+    return decoded(answer, Page[UserInfo])
 
 
 class Collections:
@@ -343,7 +343,7 @@ class Collections:
     def page(self, after: str | None, limit: int | None) -> Call[Page[Collection]]:
         """One page of all that are defined, by name."""
         answer = yield from exchange(self._session, Ask("GET", "/v1/collections" + _query(after=after, limit=limit)))
-        return _decode(answer, Page[Collection])
+        return decoded(answer, Page[Collection])
 
     def get(self, name: str) -> Call[Collection | None]:
         """A collection, None where it is not defined."""
@@ -351,7 +351,7 @@ class Collections:
             answer = yield from exchange(self._session, Ask("GET", _collection(name)))
         except NotFound:
             return None
-        return Collection(name, _version(answer), _decode(answer, Definition).conflict)
+        return Collection(name, _version(answer), decoded(answer, Definition).conflict)
 
     def define(
         self, name: str, conflict: Policy, condition: Condition, idempotency_key: str | None
@@ -360,7 +360,7 @@ class Collections:
         headers = {**_JSON, **condition.headers(), **_idempotency(idempotency_key)}
         content = definitions.encode(Definition(conflict=conflict))
         answer = yield from exchange(self._session, Ask("PUT", _collection(name), headers, content))
-        return Collection(name, _version(answer), _decode(answer, Definition).conflict)
+        return Collection(name, _version(answer), decoded(answer, Definition).conflict)
 
     def undefine(self, name: str, condition: Condition, idempotency_key: str | None) -> Call[None]:
         """Take a definition away."""
@@ -435,7 +435,8 @@ def _query(*, at: datetime | None = None, **given: str | int | None) -> str:
     return "?" + urlencode(fields) if fields else ""
 
 
-def _decode(answer: Answer, kind: type[T]) -> T:
+def decoded(answer: Answer, kind: type[T]) -> T:
+    """What an answer says. Raises `RoostError` where that is not what a Roost server would."""
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

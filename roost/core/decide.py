@@ -15,6 +15,7 @@ import msgspec
 
 from roost.core import edits, jsonvalue, merge, patch, siblings
 from roost.core.commands import ANYTHING, Absent, Accepted, Anything, AppendLog, Change, Command, Op, Versions, Written
+from roost.core.definitions import RESERVED_POLICY
 from roost.core.errors import Code, RoostError
 from roost.core.events import Device, Document, DocumentId, Event, Head, microseconds
 from roost.core.fold import document_of
@@ -34,7 +35,7 @@ class Rules(NamedTuple):
 
     def policy(self, collection: str) -> str:
         """The conflict policy of a collection; of Roost's own it is not for anybody to choose."""
-        return "lww" if collection.startswith(RESERVED_PREFIX) else self.policy_of(collection)
+        return RESERVED_POLICY if collection.startswith(RESERVED_PREFIX) else self.policy_of(collection)
 
 
 class OpenLog:

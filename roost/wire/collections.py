@@ -6,7 +6,6 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET
 
 from roost.core import definitions
 from roost.core.commands import Accepted, Op
@@ -68,7 +67,7 @@ async def delete_collection(request: Request) -> Answer:
 async def list_collections(request: Request) -> Answer:
     """A page of what is defined."""
     query: shapes.ListQuery = request.query
-    after = None if query.after is UNSET else cursors.read(_ALL_COLLECTIONS, query.after, check_collection)
+    after = cursors.read(_ALL_COLLECTIONS, query.after, check_collection)
     page = await _unless_none(request.context.gate.definitions(request.principal, after, page_size(request)))
     documents = page.documents if page else []
     answer = {

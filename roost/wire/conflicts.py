@@ -6,7 +6,6 @@ It is a collection like any other (`roost.core.ids.INBOX`); what is added here i
 from __future__ import annotations
 
 import msgspec
-from msgspec import UNSET
 
 from roost.core.commands import Change, Op
 from roost.core.errors import Code
@@ -27,7 +26,7 @@ async def list_conflicts(request: Request) -> Answer:
     query: shapes.ListQuery = request.query
     user = request.user
     of = ("conflicts", user)
-    after = None if query.after is UNSET else cursors.read(of, query.after, check_key)
+    after = cursors.read(of, query.after, check_key)
     moment = Moment(at_least=request.at_least)
     page = await request.context.gate.page(request.principal, user, INBOX, "", after, page_size(request), moment)
     answer = {

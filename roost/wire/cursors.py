@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
 
+from msgspec import UNSET, UnsetType
+
 from roost.core.errors import Code, RoostError
 
 _FORMAT = b"\x01"
@@ -22,8 +24,13 @@ def make(of: tuple[str, ...], last: str) -> str:
     return urlsafe_b64encode(_prefix(of) + last.encode()).decode().rstrip("=")
 
 
-def read(of: tuple[str, ...], cursor: str, check: Callable[[str], str]) -> str:
-    """The name after which the list goes on, or raise `INVALID_REQUEST`. `check` raises for what is no such name."""
+def read(of: tuple[str, ...], cursor: str | UnsetType, check: Callable[[str], str]) -> str | None:
+    """The name after which the list goes on, None to begin it, or raise `INVALID_REQUEST`.
+
+    `check` raises for what is no such name.
+    """
+    if cursor is UNSET:
+        return None
     with suppress(ValueError, RoostError):
         raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
         last = check(raw.removeprefix(_prefix(of)).decode())

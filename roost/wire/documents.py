@@ -136,7 +136,7 @@ async def list_documents(request: Request) -> Answer:
     if query.prefix:
         check_key(query.prefix)
     of = ("documents", user, collection, query.prefix)
-    after = None if query.after is UNSET else cursors.read(of, query.after, check_key)
+    after = cursors.read(of, query.after, check_key)
     page = await request.context.gate.page(
         request.principal,
         user,

@@ -41,7 +41,7 @@ async def get_user(request: Request) -> Answer:
 async def list_users(request: Request) -> Answer:
     """A page of all users."""
     query: shapes.ListQuery = request.query
-    after = None if query.after is UNSET else cursors.read(_ALL_USERS, query.after, check_user)
+    after = cursors.read(_ALL_USERS, query.after, check_user)
     limit = page_size(request)
     # One more than is shown tells whether another page follows.
     heads = await request.context.gate.users(request.principal, after, limit + 1)

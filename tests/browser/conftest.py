@@ -5,37 +5,22 @@ Where there is no Chromium these tests are skipped, and say so; on CI one is ins
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
+from tests.support.chromium import chromium, serve
 from tests.support.server import Server
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-CLIENT = Path(__file__).parents[2] / "roost" / "console" / "client.js"
-PAGE = """<!doctype html><meta charset=utf-8><title>A page</title>
-<script type=module>import * as client from './client.js'; window.client = client;</script>"""
 
 numbers = count(1)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here (on Debian: apt install chromium; elsewhere name one in CHROMIUM)")
-    # A page that a test made up counts as one from the internet, which may not open WebSockets to this machine.
-    arguments = ["--disable-features=LocalNetworkAccessChecks"]
-    if os.geteuid() == 0:
-        arguments.append("--no-sandbox")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -70,14 +55,6 @@ def tab(server: Server, user: str) -> Callable[[BrowserContext], Page]:
         return page
 
     return opened
-
-
-def serve(route: Route) -> None:
-    """The page and the client; these come even where the network does not."""
-    if route.request.url.endswith(".js"):
-        route.fulfill(path=CLIENT, content_type="text/javascript")
-    else:
-        route.fulfill(body=PAGE, content_type="text/html")
 
 
 def start(page: Page, server: Server, user: str) -> None:

@@ -1,4 +1,4 @@
-"""A TypeScript replica in a page of Chromium, driven as those in Node and in Python are (`tests.support.node`).
+"""Chromium, and a TypeScript replica in a page of it, driven as those in Node and in Python are (`tests.support.node`).
 
 The page comes from the test itself, at the origin that the device speaks to; all it holds is the client.
 """
@@ -6,15 +6,19 @@ The page comes from the test itself, at the origin that the device speaks to; al
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from tests.browser.conftest import CHROMIUM, serve
-
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+CLIENT = Path(__file__).parents[2] / "roost" / "console" / "client.js"
+PAGE = """<!doctype html><meta charset=utf-8><title>A page</title>
+<script type=module>import * as client from './client.js'; window.client = client;</script>"""
 DO = """async ({do: what, collection, key, value, edits}) => {
   const on = collection && roost.collection(collection);
   if (what === "put") await on.put(key, value);
@@ -37,6 +41,7 @@ def chromium() -> Iterator[Browser]:
     """A browser; skips the test where there is none."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here (on Debian: apt install chromium; elsewhere name one in CHROMIUM)")
+    # A page that a test made up counts as one from the internet, which may not open WebSockets to this machine.
     arguments = ["--disable-features=LocalNetworkAccessChecks"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")
@@ -44,6 +49,14 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
         browser.close()
+
+
+def serve(route: Route) -> None:
+    """The page and the client; these come even where the network does not."""
+    if route.request.url.endswith(".js"):
+        route.fulfill(path=CLIENT, content_type="text/javascript")
+    else:
+        route.fulfill(body=PAGE, content_type="text/html")
 
 
 class ChromiumDevice:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from roost.client.errors import MutationGap, NotFound, RoostError
 from roost.client.exchange import Answer, Ask, Call, Session, exchange
+from roost.client.protocol import decoded
 from roost.core.commands import Mutation
 from roost.core.events import Document
 from roost.core.siblings import Sibling
@@ -23,7 +24,6 @@ from roost.sync.frames import PushAnswer, PushBody, Pushed, Refused, WireEvent, 
 
 PAGE_ITEMS = 500
 _JSON = {"content-type": "application/json"}
-T = TypeVar("T")
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Calls:
     def head(self) -> Call[Head]:
         """Where the log stands; at 0 where there is no such user."""
         try:
-            return _decode((yield from self._get(self.base)), Head)
+            return decoded((yield from self._get(self.base)), Head)
         except NotFound:
             return Head(0)
 
@@ -59,7 +59,7 @@ class Calls:
         """A page of a collection as it is now, and the cursor of the next."""
         query = {"limit": str(PAGE_ITEMS)} | ({} if after is None else {"after": after})
         answer = yield from self._get(f"{self.base}/docs/{collection}?{urlencode(query)}")
-        page = _decode(answer, _Page)
+        page = decoded(answer, _Page)
         return [item.document(collection) for item in page.items], page.next
 
     def events(self, after: int, wait_s: float, collections: Sequence[str] | None) -> Call[Stretch]:
@@ -70,7 +70,7 @@ class Calls:
         if collections is not None:
             query["collections"] = ",".join(collections)
         answer = yield from self._get(f"{self.base}/events?{urlencode(query)}", wait_s)
-        log = _decode(answer, _Log)
+        log = decoded(answer, _Log)
         end = answer.headers.get("roost-seq", "")
         return Stretch(log.events, log.seq, int(end) if end.isdecimal() else log.seq)
 
@@ -85,7 +85,7 @@ class Calls:
             if error.code in ("cursor_ahead", "idempotency_key_reused"):
                 return Refused(error.code, error.detail)
             raise
-        return Pushed(_decode(answer, PushAnswer).results)
+        return Pushed(decoded(answer, PushAnswer).results)
 
     def _get(self, target: str, wait_s: float = 0.0) -> Call[Answer]:
         return exchange(self._session, Ask("GET", target, wait_s=wait_s))
@@ -112,10 +112,3 @@ class _Page(msgspec.Struct):
 class _Log(msgspec.Struct):
     events: tuple[WireEvent, ...]
     seq: int
-
-
-def _decode(answer: Answer, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RoostError(f"This does not answer like a Roost server: {error}.", status=answer.status) from error
