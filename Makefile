@@ -24,8 +24,8 @@ demo: $(VENV)/.run ## a page with two devices of one person: offline edits, conf
 	@exec $(BIN)/roost demo
 
 test: $(VENV)/.dev ## every test but the long forms
-	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 	@$(MAKE) js-test
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-long: $(VENV)/.dev ## the long forms: more kills, more examples, more time
 	@$(BIN)/python -m pytest -n 2 -m slow $(ARGS)

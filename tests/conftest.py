@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.server import Server
+
+# How long an example takes says more of the machine than of Roost.
+settings.register_profile("roost", deadline=None)
+settings.load_profile("roost")
 
 
 @pytest.fixture(scope="session")

@@ -242,7 +242,7 @@ def without(line: str, *members: str) -> dict[str, Any]:
 
 
 def test_an_import_killed_anywhere_and_repeated_applies_nothing_twice(shell: Shell) -> None:
-    items = documents(400, 12)
+    items = documents(800, 12)
     file = write_lines(shell.home / "in", items)
     state = shell.home / "in.import-state"
     for share in (0.1, 0.4, 0.7):

@@ -69,7 +69,6 @@ def long_or_short(examples: int) -> settings:
     """Hypothesis' settings for so many examples an operation; the coverage phase comes on top."""
     return settings(
         max_examples=examples,
-        deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),

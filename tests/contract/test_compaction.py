@@ -20,7 +20,7 @@ from roost.queries.verify import verify
 from tests.contract.conftest import Store
 from tests.contract.writing import START, STEPS, Step, Write, log_of, write, write_log
 
-HELD_STORE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+HELD_STORE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1)
 numbers = count()

@@ -14,7 +14,7 @@ from roost.core.ports import DocumentRef, Engine, Reading
 from tests.contract.conftest import Store
 from tests.contract.writing import START, STEPS, Step, Write, head_of, log_of, write, write_log
 
-HELD_STORE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+HELD_STORE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 MICROSECOND = timedelta(microseconds=1)
 numbers = count()
 

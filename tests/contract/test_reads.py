@@ -17,7 +17,7 @@ from tests.contract.conftest import Store
 from tests.contract.writing import START, Write, head_of, write, write_log
 
 HELD_STORE = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=40
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40
 )
 # The order of UTF-8's bytes, which UTF-16 and every locale would change.
 KEYS = ["%", "B", "_", "a", "a%", "a_", "a_b", "ab", "b", "é", "\ud7ff", "\ue000", "\uffff", "𐀀", "\U0010ffff"]

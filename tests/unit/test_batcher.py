@@ -112,7 +112,7 @@ def test_who_leaves_before_the_batch_starts_is_not_in_it() -> None:
 
 
 @given(items=st.lists(st.integers(), max_size=60), runners=st.integers(1, 4), batch_max=st.integers(1, 10))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_everyone_gets_their_own_answer(items: list[int], runners: int, batch_max: int) -> None:
     async def go() -> None:
         run = Doubler()

@@ -494,5 +494,4 @@ TestStore.settings = settings(
     phases=[Phase.reuse, Phase.generate, Phase.shrink],
     report_multiple_bugs=False,
     stateful_step_count=30,
-    deadline=None,
 )

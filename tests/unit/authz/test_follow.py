@@ -79,7 +79,7 @@ async def collect(gate: Gate, after: int, until: int, collections: list[str] | N
     after=st.integers(0, 3),
     narrow=st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_event_once_and_in_order(how: list[str], pauses: list[int], after: int, narrow: bool) -> None:
     async def go() -> None:
         gate, _, told = await node(["told"] * 3 + how)

@@ -154,7 +154,7 @@ json_values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     head=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk", "zip", "enc"]), json_values),
     algorithm=st.sampled_from(["EdDSA", "Ed25519", "none", "HS256", "dir"]),
@@ -168,7 +168,7 @@ def test_no_head_breaks_more_than_its_token(
     refusal(identity, f"{text}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text())
 def test_no_text_breaks_more_than_its_token(identity: Identity, token: str) -> None:
     refusal(identity, token)

@@ -144,7 +144,7 @@ def scenario(data: st.DataObject, policy: str) -> tuple[list[Push], list[Push]]:
 
 
 @pytest.mark.parametrize("policy", ["lww", "merge", "siblings"])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_it_commutes(policy: str, data: st.DataObject) -> None:
     pushes, shuffled = scenario(data, policy)
@@ -152,7 +152,7 @@ def test_it_commutes(policy: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_it_associates(policy: str, data: st.DataObject) -> None:
     _, pushes = scenario(data, policy)
@@ -161,7 +161,7 @@ def test_it_associates(policy: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_it_is_idempotent(policy: str, data: st.DataObject) -> None:
     _, pushes = scenario(data, policy)
@@ -174,7 +174,7 @@ def test_it_is_idempotent(policy: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_value_stands_or_is_in_the_inbox(policy: str, data: st.DataObject) -> None:
     """The last thing that each device put whole is there to be seen, one way or the other."""
@@ -187,7 +187,7 @@ def test_a_value_stands_or_is_in_the_inbox(policy: str, data: st.DataObject) -> 
             assert json.loads(op.argument) in seen
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_every_inc_counts_unless_the_counter_was_set(data: st.DataObject) -> None:
     incs = st.lists(small, min_size=1, max_size=3)

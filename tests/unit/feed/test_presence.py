@@ -307,7 +307,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from(["phone", "laptop"
 
 
 @given(steps=STEPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_workers_agree_in_the_end(steps: list[tuple[int, str, int]]) -> None:
     """Sockets open and close at two workers; a step for a device that is connected there ends that."""
 

@@ -203,7 +203,7 @@ class World:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @given(drawn=st.lists(steps, max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_all_devices_come_to_what_the_log_adds_up_to(policy: str, drawn: list[tuple[Any, ...]]) -> None:
     asyncio.run(World(policy).run(drawn))
 
