@@ -43,7 +43,7 @@ class Identity:
     def __init__(self, key: SigningKey, clock: Callable[[], datetime]) -> None:
         self._key = key
         self._clock = clock
-        self._known: dict[str, tuple[Principal, int]] = {}
+        self._known: dict[str, Principal] = {}
 
     def issue(self, kind: Literal["user", "service", "admin"], id: str, ttl_s: int) -> str:  # noqa: A002  # the field's name
         """A token for `id`, good for `ttl_s` seconds from now. Raises `INVALID_NAME`."""
@@ -51,21 +51,27 @@ class Identity:
         claims = _Claims(iss=ISSUER, sub=check_user(id), kind=kind, iat=now, exp=now + ttl_s)
         return self._key.sign(msgspec.to_builtins(claims))
 
-    def authenticate(self, token: str) -> Principal:
+    async def authenticate(self, token: str) -> Principal:
         """The principal that `token` stands for, or raise `UNAUTHENTICATED`."""
-        now = self._clock().timestamp()
-        known = self._known.get(token)
-        principal, expires = known or self._verify(token, now)
-        if now >= expires:
-            self._known.pop(token, None)
-            raise RoostError(Code.UNAUTHENTICATED, "The token has expired; ask for a new one.")
-        if known is None:
+        principal = self._known.get(token)
+        if principal is None:
+            principal = self._verify(token)
             if len(self._known) >= CACHED_TOKENS_MAX:
                 del self._known[next(iter(self._known))]
-            self._known[token] = principal, expires
+            self._known[token] = principal
+        try:
+            self.check(principal)
+        except RoostError:
+            self._known.pop(token, None)
+            raise
         return principal
 
-    def _verify(self, token: str, now: float) -> tuple[Principal, int]:
+    def check(self, principal: Principal) -> None:
+        """Raise `UNAUTHENTICATED` if the principal's token is good no longer."""
+        if self._clock().timestamp() >= principal.expires_at:
+            raise RoostError(Code.UNAUTHENTICATED, "The token has expired; ask for a new one.")
+
+    def _verify(self, token: str) -> Principal:
         if len(token) > TOKEN_CHARS_MAX:
             raise RoostError(Code.UNAUTHENTICATED, f"A token is at most {TOKEN_CHARS_MAX} characters long.")
         try:
@@ -75,6 +81,6 @@ class Identity:
             raise RoostError(Code.UNAUTHENTICATED, "The token is not one that this server issued.") from None
         if claims.iss != ISSUER:
             raise RoostError(Code.UNAUTHENTICATED, "The token is not one that this server issued.")
-        if max(claims.nbf, claims.iat) > now + SKEW_S:
+        if max(claims.nbf, claims.iat) > self._clock().timestamp() + SKEW_S:
             raise RoostError(Code.UNAUTHENTICATED, "The token is not valid yet; is a clock wrong?")
-        return Principal(claims.kind, subject, claims.exp), claims.exp
+        return Principal(claims.kind, subject, claims.exp)

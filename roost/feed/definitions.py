@@ -50,8 +50,12 @@ class Definitions:
         """The conflict policy of a collection: as it is defined, else as the settings say."""
         if collection.startswith(RESERVED_PREFIX):
             return RESERVED_POLICY
-        defined = self._known and self._known.by_name.get(collection)
+        defined = self.of(collection)
         return defined.conflict if defined else self._settings.policy_of(collection)
+
+    def of(self, collection: str) -> Definition | None:
+        """What is defined of a collection; None where nothing is, and for Roost's own."""
+        return self._known.by_name.get(collection) if self._known else None
 
     def check(self) -> None:
         """Raise `UNAVAILABLE` while the definitions have not been read since this node started."""

@@ -36,7 +36,7 @@ _ALL_COLLECTIONS = ("collections",)
 async def get_collection(request: Request) -> Answer:
     """A collection's definition."""
     name = request.collection
-    point = await _unless_none(request.context.gate.definition(request.principal, name))
+    point = await _unless_none(request.context.gate.definition(request.caller, name))
     document = point and point.document
     if document is None or document.value is None:
         raise RoostError(Code.NOT_FOUND, f"The collection {name!r} is not defined: it has the policy of the settings.")
@@ -50,7 +50,7 @@ async def put_collection(request: Request) -> Answer:
     body = await request.body()
     definition = decoding.body(body, shapes.Definition, request.context.limits)
     op = Op("put", DEFINITIONS, name, definitions.encode(definition), request.condition)
-    accepted = await request.context.gate.define(request.principal, op, request.idempotency(body))
+    accepted = await request.context.gate.define(request.caller, op, request.idempotency(body))
     written = accepted.written[0]
     headers = [JSON, *_headers(accepted), last_modified(written.event.at)]
     return Answer(201 if written.created else 200, headers, written.event.value or b"null")
@@ -61,14 +61,14 @@ async def delete_collection(request: Request) -> Answer:
     name = request.collection
     body = await request.body()
     op = Op("delete", DEFINITIONS, name, None, request.condition)
-    return Answer(204, _headers(await request.context.gate.define(request.principal, op, request.idempotency(body))))
+    return Answer(204, _headers(await request.context.gate.define(request.caller, op, request.idempotency(body))))
 
 
 async def list_collections(request: Request) -> Answer:
     """A page of what is defined."""
     query: shapes.ListQuery = request.query
     after = cursors.read(_ALL_COLLECTIONS, query.after, check_collection)
-    page = await _unless_none(request.context.gate.definitions(request.principal, after, page_size(request)))
+    page = await _unless_none(request.context.gate.definitions(request.caller, after, page_size(request)))
     documents = page.documents if page else []
     answer = {
         "items": [msgspec.json.decode(d.value or b"null") | {"name": d.key, "version": d.version} for d in documents],

@@ -28,7 +28,7 @@ async def list_conflicts(request: Request) -> Answer:
     of = ("conflicts", user)
     after = cursors.read(of, query.after, check_key)
     moment = Moment(at_least=request.at_least)
-    page = await request.context.gate.page(request.principal, user, INBOX, "", after, page_size(request), moment)
+    page = await request.context.gate.page(request.caller, user, INBOX, "", after, page_size(request), moment)
     answer = {
         "items": [_shown(document) for document in page.documents],
         "next": cursors.make(of, page.documents[-1].key) if page.more else None,
@@ -41,7 +41,7 @@ async def dismiss_conflict(request: Request) -> Answer:
     user, op = request.user, Op("delete", INBOX, request.conflict)
     body = await request.body()
     change = Change(user, (op,), request.principal.actor, request.idempotency(body))
-    return Answer(204, written_headers(await request.context.gate.change(request.principal, change)))
+    return Answer(204, written_headers(await request.context.gate.change(request.caller, change)))
 
 
 def _shown(document: Document) -> msgspec.Raw:

@@ -58,7 +58,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def get_document(request: Request) -> Answer:
     """Answer with the bare value."""
-    point = await request.context.gate.document(request.principal, request.ref, moment_of(request))
+    point = await request.context.gate.document(request.caller, request.ref, moment_of(request))
     document = point.document
     if document is None or document.value is None:
         raise RoostError(Code.NOT_FOUND, "There is no such document.")
@@ -77,7 +77,7 @@ async def get_document(request: Request) -> Answer:
 async def get_siblings(request: Request) -> Answer:
     """All values that stand, the document's own last."""
     moment = Moment(at_least=request.at_least)
-    point = await request.context.gate.document(request.principal, request.ref, moment)
+    point = await request.context.gate.document(request.caller, request.ref, moment)
     document = point.document
     if document is None or document.value is None:
         raise RoostError(Code.NOT_FOUND, "There is no such document.")
@@ -138,7 +138,7 @@ async def list_documents(request: Request) -> Answer:
     of = ("documents", user, collection, query.prefix)
     after = cursors.read(of, query.after, check_key)
     page = await request.context.gate.page(
-        request.principal,
+        request.caller,
         user,
         collection,
         query.prefix,
@@ -159,7 +159,7 @@ async def list_documents(request: Request) -> Answer:
 async def get_snapshot(request: Request) -> Answer:
     """All documents of a user at one moment."""
     user = request.user
-    snapshot = await request.context.gate.snapshot(request.principal, user, moment_of(request))
+    snapshot = await request.context.gate.snapshot(request.caller, user, moment_of(request))
     docs: dict[str, dict[str, shapes.VersionedValue]] = {}
     for document in snapshot.documents:
         value = shapes.VersionedValue(document.version, raw(document.value), several(document))
@@ -173,7 +173,7 @@ async def get_history(request: Request) -> Answer:
     """Versions of a document, newest first."""
     query: shapes.HistoryQuery = request.query
     before = None if query.before is UNSET else query.before
-    history = await request.context.gate.history(request.principal, request.ref, before, page_size(request))
+    history = await request.context.gate.history(request.caller, request.ref, before, page_size(request))
     answer = shapes.HistoryPage(
         [shapes.PastVersion(e.seq, e.kind, raw(e.value), stamp(e.at), e.actor, e.device) for e in history.events],
         str(history.events[-1].seq) if history.more else None,
@@ -268,9 +268,8 @@ async def _write(request: Request, op: Op, ref: DocumentRef, body: bytes) -> Ans
 
 
 async def _change(request: Request, user: str, ops: tuple[Op, ...], body: bytes, *, batch: bool = False) -> Accepted:
-    principal = request.principal
-    change = Change(user, ops, principal.actor, request.idempotency(body), batch=batch)
-    return await request.context.gate.change(principal, change)
+    change = Change(user, ops, request.principal.actor, request.idempotency(body), batch=batch)
+    return await request.context.gate.change(request.caller, change)
 
 
 def written_headers(accepted: Accepted) -> list[Header]:

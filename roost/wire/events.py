@@ -31,7 +31,7 @@ async def get_events(request: Request) -> Answer:
         collections = sorted({check_collection(name) for name in query.collections.split(",")})
     if sse.wanted(request):
         return await sse.answer(request, after, collections)
-    work = request.context.gate.log(request.principal, user, after, page_size(request), collections, float(query.wait))
+    work = request.context.gate.log(request.caller, user, after, page_size(request), collections, float(query.wait))
     log = await (request.unless_gone(work) if query.wait else work)
     body = _encode(shapes.Log([event_shape(event) for event in log.events], log.reached, log.head.floor))
     return Answer(200, [JSON, seq_header(log.head.seq), PRIVATE], body)
@@ -43,8 +43,8 @@ async def append_events(request: Request) -> Answer:
     limits = request.context.limits
     given = decoding.body(await request.body(), shapes.NewEvents, limits).events
     events = tuple(_event(event, limits, f"/events/{index}") for index, event in enumerate(given))
-    principal = request.principal
-    accepted = await request.context.gate.append_log(principal, AppendLog(user, events, principal.actor))
+    command = AppendLog(user, events, request.principal.actor)
+    accepted = await request.context.gate.append_log(request.caller, command)
     return Answer(200, [JSON, seq_header(accepted.seq), PRIVATE], _encode(shapes.LogSeq(accepted.seq)))
 
 

@@ -122,7 +122,7 @@ class Endpoint:
         try:
             request.operation = operation
             if not operation.public:
-                request.principal = self._context.identity.authenticate(request.token)
+                request.principal = await self._context.identity.authenticate(request.token)
             request.query = decoding.query(request.scope["query_string"], operation.query, self._context.limits)
             answer = await operation.handler(request)
         except RoostError as error:

@@ -76,14 +76,14 @@ async def push_mutations(request: Request) -> Answer:
     body = frame(await request.body(), _body, limits)
     check_device(body.device)
     push = Push(user, body.device, mutations(body.mutations, limits), request.principal.actor)
-    accepted = await request.context.gate.push(request.principal, push)
+    accepted = await request.context.gate.push(request.caller, push)
     answer = frames.PushAnswer(accepted.seq, accepted.results)
     return Answer(200, [JSON, seq_header(accepted.seq), PRIVATE], _encode(answer))
 
 
 async def list_devices(request: Request) -> Answer:
     """All devices of a user."""
-    devices = await request.context.gate.devices(request.principal, request.user)
+    devices = await request.context.gate.devices(request.caller, request.user)
     items = [
         KnownDevice(each.device, each.until is not None, stamp(each.seen_at), each.cursor, each.number)
         for each in devices

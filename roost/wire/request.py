@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope
 
 from roost.authz.gate import Gate
 from roost.authz.identity import Identity
-from roost.authz.principal import Principal
+from roost.authz.principal import Caller, Origin, Principal
 from roost.core.commands import Condition, Idempotency
 from roost.core.errors import Code, RoostError
 from roost.core.ids import check_collection, check_idempotency_key, check_key, check_user
@@ -45,10 +45,13 @@ _SINGLE = frozenset(
         b"host",
         b"idempotency-key",
         b"roost-at-least",
+        b"roost-purpose",
         b"transfer-encoding",
     }
 )
 _bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
+PURPOSE_PATTERN = r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?"
+_purpose = re.compile(PURPOSE_PATTERN).fullmatch
 _number = re.compile(r"0|[1-9][0-9]{0,15}").fullmatch
 
 
@@ -103,6 +106,25 @@ class Request:
         if value[:7].lower() != "bearer ":
             raise RoostError(Code.UNAUTHENTICATED, "The Authorization header is not `Bearer <JWT>`.")
         return value[7:].strip()
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks, from where, and for what purpose. Raises `INVALID_REQUEST`."""
+        return Caller(self.principal, self.origin)
+
+    @property
+    def origin(self) -> Origin:
+        """Where the request comes from, and for what purpose. Raises `INVALID_REQUEST`."""
+        client = self.scope.get("client")
+        return Origin(client[0] if client else "", self.purpose, self.id)
+
+    @property
+    def purpose(self) -> str | None:
+        """What the caller says that it asks for. Raises `INVALID_REQUEST`."""
+        purpose = self.header(b"roost-purpose")
+        if purpose is not None and not _purpose(purpose):
+            raise RoostError(Code.INVALID_REQUEST, f"Roost-Purpose is {PURPOSE_PATTERN}.")
+        return purpose
 
     @property
     def user(self) -> str:

@@ -186,7 +186,13 @@ Edits = Annotated[list[Edit], Meta(min_length=1, extra_json_schema={AT_MOST: "ba
 
 
 class Definition(Shape, definitions.Definition, frozen=True):
-    """What a collection is: `conflict` is what happens to a write that has not seen the last one."""
+    """What a collection is.
+
+    `conflict`: what happens to a write that has not seen the last one. `privacy`: how much harm it does if the
+    wrong person sees it. `audit`: which accesses are put on record besides writes. `queryable`: members that are kept
+    in clear for SQL. `masked`: members that support staff do not see. `ttl_s`: how long after its last write a
+    document is deleted. `history_s`: how long the history of logs with such documents is kept at most.
+    """
 
 
 class Event(Shape, frozen=True):

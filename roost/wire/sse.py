@@ -34,7 +34,7 @@ def wanted(request: Request) -> bool:
 async def answer(request: Request, after: int, collections: list[str] | None) -> Answer:
     """The stream of a user's log after a cursor. Raises what `Gate.follow` raises."""
     context = request.context
-    stretches = context.gate.follow(request.principal, request.user, after, collections)
+    stretches = context.gate.follow(request.caller, request.user, after, collections)
     # The first stretch is read before the answer begins, so that a refusal is one.
     first = await anext(stretches, None)
     if first is None:

@@ -28,13 +28,13 @@ async def create_user(request: Request) -> Answer:
         if home is not UNSET and home != region:
             detail = f"This server keeps users whose home is {region!r}."
             raise RoostError(Code.INVALID_REQUEST, detail, pointer="/home")
-    head, created = await request.context.gate.create_user(request.principal, user)
+    head, created = await request.context.gate.create_user(request.caller, user)
     return _user_answer(201 if created else 200, head, region)
 
 
 async def get_user(request: Request) -> Answer:
     """Where a user's log stands."""
-    head = await request.context.gate.head(request.principal, request.user)
+    head = await request.context.gate.head(request.caller, request.user)
     return _user_answer(200, head, request.context.settings.region)
 
 
@@ -44,7 +44,7 @@ async def list_users(request: Request) -> Answer:
     after = cursors.read(_ALL_USERS, query.after, check_user)
     limit = page_size(request)
     # One more than is shown tells whether another page follows.
-    heads = await request.context.gate.users(request.principal, after, limit + 1)
+    heads = await request.context.gate.users(request.caller, after, limit + 1)
     region = request.context.settings.region
     answer = shapes.UserPage(
         [_shape(head, region) for head in heads[:limit]],

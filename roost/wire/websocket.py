@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from roost.authz.gate import Stretch
-from roost.authz.principal import Principal
+from roost.authz.principal import Caller, Origin, Principal
 from roost.core.commands import Push
 from roost.core.errors import Code, RoostError
 from roost.core.events import Head
@@ -77,7 +77,7 @@ async def open_socket(request: Request) -> Answer:
     except BaseException:
         context.files.discard(file)
         raise
-    task = loop.create_task(Conversation(context, channel, user, token, request.id).run())
+    task = loop.create_task(Conversation(context, channel, user, token, request.origin).run())
     context.sockets.add(task)
     metrics.sockets.inc()
 
@@ -94,6 +94,7 @@ class Conversation:
     """One WebSocket, from its first frame to its end."""
 
     __slots__ = (
+        "_caller",
         "_channel",
         "_context",
         "_device",
@@ -102,22 +103,21 @@ class Conversation:
         "_kept",
         "_live",
         "_loop",
-        "_principal",
+        "_origin",
         "_reached",
-        "_request_id",
         "_timer",
         "_token",
         "_user",
     )
 
-    def __init__(self, context: Context, channel: Channel, user: str, token: str | None, request_id: str) -> None:
+    def __init__(self, context: Context, channel: Channel, user: str, token: str | None, origin: Origin) -> None:
         self._context = context
         self._channel = channel
         self._user = user
         self._token = token
-        self._request_id = request_id
         self._loop = asyncio.get_running_loop()
-        self._principal: Principal | None = None
+        self._origin = origin
+        self._caller: Caller | None = None
         self._device: str | None = None
         self._kept: Callable[[int], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -147,33 +147,33 @@ class Conversation:
         except RoostError as refusal:
             self._refuse(refusal)
         except Exception:
-            log.exception("websocket failed", request_id=self._request_id)
-            self._channel.close(INTERNAL, f"The server's log has more under the request id {self._request_id}.")
+            log.exception("websocket failed", request_id=self._origin.request_id)
+            self._channel.close(INTERNAL, f"The server's log has more under the request id {self._origin.request_id}.")
 
     async def _talk(self, stack: ExitStack, tasks: list[asyncio.Task[None]]) -> None:
         hello = await self._hello()
         if hello is None:
             return
-        self._token = hello.token if hello.token is not None else self._token
-        if self._token is None:
+        token = hello.token if hello.token is not None else self._token
+        if token is None:
             raise RoostError(Code.UNAUTHENTICATED, "Send a token: in `hello`, or as `Authorization: Bearer <JWT>`.")
-        principal = self._principal = self._context.identity.authenticate(self._token)
+        caller = await self._authenticate(token)
         collections = self._collections(hello)
         after = hello.after if isinstance(hello.after, int) else None
-        await self._welcome(principal, follows=after is not None)
+        await self._welcome(caller, follows=after is not None)
         if self._device is not None:
             gate = self._context.gate
             # A device that does not follow has no need of old events, which compaction would keep for it.
             cursor = self._end if after is None else after
-            self._kept = stack.enter_context(gate.connect(principal, self._user, self._device, cursor)).read
+            self._kept = stack.enter_context(gate.connect(caller, self._user, self._device, cursor)).read
         self._channel.allow(self._context.limits.body_bytes_max)
-        work = self._stay(principal) if after is None else self._follow(principal, after, collections)
+        work = self._stay(caller) if after is None else self._follow(caller, after, collections)
         tasks.append(self._loop.create_task(self._guarded(work)))
         if hello.presence:
-            tasks.append(self._loop.create_task(self._guarded(self._watch(principal))))
+            tasks.append(self._loop.create_task(self._guarded(self._watch(caller))))
         self._beat()
         while True:
-            await self._answer(principal, await self._receive())
+            await self._answer(caller, await self._receive())
             # Many frames may have arrived together, and others want their turn.
             await asyncio.sleep(0)
 
@@ -189,6 +189,10 @@ class Conversation:
         self._device = None if frame.device is None else check_device(frame.device)
         return frame
 
+    async def _authenticate(self, token: str) -> Caller:
+        self._caller = Caller(await self._context.identity.authenticate(token), self._origin)
+        return self._caller
+
     def _collections(self, hello: frames.Hello) -> list[str] | None:
         if hello.collections is None:
             return None
@@ -197,14 +201,14 @@ class Conversation:
             raise RoostError(Code.INVALID_REQUEST, f"At most {most} collections.")
         return sorted({check_collection(name) for name in hello.collections})
 
-    async def _welcome(self, principal: Principal, *, follows: bool) -> None:
+    async def _welcome(self, caller: Caller, *, follows: bool) -> None:
         gate = self._context.gate
         head: Head | None = None
         number = 0
         try:
-            head = await gate.head(principal, self._user)
+            head = await gate.head(caller, self._user)
             if self._device is not None:
-                known = await gate.devices(principal, self._user)
+                known = await gate.devices(caller, self._user)
                 number = next((each.number for each in known if each.device == self._device), 0)
         except RoostError as refusal:
             if follows or refusal.code is not Code.NOT_FOUND:
@@ -212,7 +216,7 @@ class Conversation:
         self._end = head.seq if head else 0
         floor = head.floor if head else 0
         heartbeat_s = self._context.settings.heartbeat_s
-        await self._send(frames.Welcome(self._end, floor, number, _expires_at(principal), heartbeat_s))
+        await self._send(frames.Welcome(self._end, floor, number, _expires_at(caller.principal), heartbeat_s))
 
     # What the device says
 
@@ -224,10 +228,10 @@ class Conversation:
         metrics.frame_received(str(frame.__struct_config__.tag))
         return frame
 
-    async def _answer(self, principal: Principal, frame: frames.ClientFrame) -> None:
+    async def _answer(self, caller: Caller, frame: frames.ClientFrame) -> None:
         match frame:
             case frames.Push():
-                await self._send(await self._push(principal, frame))
+                await self._send(await self._push(caller, frame))
             case frames.Token():
                 await self._renew(frame.token)
             case frames.Read():
@@ -239,14 +243,12 @@ class Conversation:
             case frames.Hello():
                 raise RoostError(Code.INVALID_REQUEST, "`hello` was said.")
 
-    async def _push(self, principal: Principal, frame: frames.Push) -> frames.Pushed | frames.Refused:
+    async def _push(self, caller: Caller, frame: frames.Push) -> frames.Pushed | frames.Refused:
         if self._device is None:
             raise RoostError(Code.INVALID_REQUEST, "`hello` named no device that could push.")
         try:
             mutations = push.mutations(frame.mutations, self._context.limits)
-            accepted = await self._context.gate.push(
-                principal, Push(self._user, self._device, mutations, principal.actor)
-            )
+            accepted = await self._context.gate.push(caller, Push(self._user, self._device, mutations, caller.actor))
         except RoostError as refusal:
             expected = getattr(refusal, "expected", None)
             return frames.Refused(refusal.code.value, refusal.detail, expected, refusal.retry_after_s)
@@ -256,23 +258,22 @@ class Conversation:
         return frames.Pushed(accepted.results)
 
     async def _renew(self, token: str) -> None:
-        fresh = self._context.identity.authenticate(token)
-        before = self._principal
-        if before is None or (fresh.kind, fresh.id) != (before.kind, before.id):
+        before = self._caller
+        fresh = (await self._authenticate(token)).principal
+        if before is None or fresh.actor != before.actor:
             raise RoostError(Code.FORBIDDEN, "The fresh token is another principal's.")
-        self._token, self._principal = token, fresh
         self._beat()
         await self._send(frames.Renewed(_expires_at(fresh)))
 
     # What the device is told
 
-    async def _stay(self, principal: Principal) -> None:
-        await self._context.gate.stay(principal, self._user)
+    async def _stay(self, caller: Caller) -> None:
+        await self._context.gate.stay(caller, self._user)
         self._channel.close(GOING_AWAY, "The server stops: connect again.")
 
-    async def _follow(self, principal: Principal, after: int, collections: list[str] | None) -> None:
+    async def _follow(self, caller: Caller, after: int, collections: list[str] | None) -> None:
         self._following, self._reached = True, after
-        async with aclosing(self._context.gate.follow(principal, self._user, after, collections)) as stretches:
+        async with aclosing(self._context.gate.follow(caller, self._user, after, collections)) as stretches:
             async for stretch in stretches:
                 await self._tell(stretch)
         self._channel.close(GOING_AWAY, "The server stops: connect again.")
@@ -294,8 +295,8 @@ class Conversation:
         self._reached, self._live = seq, live
         self._end = max(self._end, seq)
 
-    async def _watch(self, principal: Principal) -> None:
-        with self._context.gate.watch(principal, self._user) as watch:
+    async def _watch(self, caller: Caller) -> None:
+        with self._context.gate.watch(caller, self._user) as watch:
             while True:
                 devices = await watch.changed()
                 present = tuple(frames.Present(device.device, device.seen_at) for device in devices)
@@ -314,11 +315,12 @@ class Conversation:
         if self._timer is not None:
             self._timer.cancel()
         channel, beat_s = self._channel, self._context.settings.heartbeat_s
-        if channel.code is not None or self._token is None:
+        if channel.code is not None or self._caller is None:
             return
+        principal = self._caller.principal
         try:
             # Again each time: a token may be revoked before its end.
-            principal = self._context.identity.authenticate(self._token)
+            self._context.identity.check(principal)
         except RoostError as refusal:
             self._refuse(refusal)
             return

@@ -37,6 +37,7 @@ UNTOLD = (
     "`after` is not a cursor",
     "This server keeps users whose home is",
     "Expected `int`, got `float`",  # to JSON Schema, 1.0 is an integer
+    "Expected `int | null`, got `float`",
     "A `delete` has the value null",
     "A key is 1 to 200 bytes",  # characters are what schemas count
     "Mutation ",  # that its number is missing

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from roost.authz.gate import Gate
-from roost.authz.principal import Principal
+from roost.authz.principal import Caller, Principal
 from roost.commands.writer import Writer
 from roost.core.commands import (
     ABSENT,
@@ -47,7 +47,7 @@ from roost.settings import Settings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = Settings(policies={"payments": "cas"}, limits=Limits(documents_max=3, collections_max=2))
-ADMIN = Principal("admin", "root")
+ADMIN = Caller(Principal("admin", "root"))
 USERS = st.sampled_from(["ada", "bob"])
 COLLECTIONS = st.sampled_from(["notes", "carts", "payments"])
 KEYS = st.sampled_from(["a", "b", "é", "ü"])

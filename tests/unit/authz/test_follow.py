@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roost.authz.gate import Gate
-from roost.authz.principal import Principal
+from roost.authz.principal import Caller, Principal
 from roost.commands.writer import Writer
 from roost.core.commands import Change, Op
 from roost.core.errors import Code, RoostError
@@ -23,7 +23,7 @@ from roost.feed.presence import Presence
 from roost.queries.reader import Reader
 from roost.settings import Settings
 
-ADA = Principal("user", "ada")
+ADA = Caller(Principal("user", "ada"))
 
 
 class Told:

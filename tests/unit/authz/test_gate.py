@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from roost.authz.gate import Gate
-from roost.authz.principal import Principal
+from roost.authz.principal import Caller, Principal
 from roost.commands.writer import Writer
 from roost.core.commands import AppendLog, Change, Mutation, Op, Push
 from roost.core.errors import Code, RoostError
@@ -25,8 +25,12 @@ from roost.feed.presence import Presence
 from roost.queries.reader import Reader
 from roost.settings import Settings
 
-ADA, ADMIN, SERVICE = Principal("user", "ada"), Principal("admin", "admin"), Principal("service", "billing")
-Call = Callable[[Gate, Principal, str], Awaitable[Any]]
+ADA, ADMIN, SERVICE = (
+    Caller(Principal("user", "ada")),
+    Caller(Principal("admin", "admin")),
+    Caller(Principal("service", "billing")),
+)
+Call = Callable[[Gate, Caller, str], Awaitable[Any]]
 
 MUTATION = Mutation(1, 0, 1, (Op("put", "notes", "b", b"1"),))
 
@@ -36,7 +40,7 @@ async def entered(context: AbstractContextManager[Any]) -> None:
         pass
 
 
-async def stayed(gate: Gate, who: Principal, user: str) -> None:
+async def stayed(gate: Gate, who: Caller, user: str) -> None:
     """Whether one may stay shows at once; one that may does so until the node stops."""
     staying = asyncio.ensure_future(gate.stay(who, user))
     await asyncio.wait((staying,), timeout=0)
@@ -116,16 +120,16 @@ def test_a_user_may_nothing_privileged(name: str) -> None:
     assert refusal.value.code is Code.FORBIDDEN
 
 
-@pytest.mark.parametrize("who", [ADA, SERVICE], ids=lambda who: who.kind)
+@pytest.mark.parametrize("who", [ADA, SERVICE], ids=lambda who: who.principal.kind)
 @pytest.mark.parametrize("name", ADMINS)
-def test_some_things_are_for_admins_alone(name: str, who: Principal) -> None:
+def test_some_things_are_for_admins_alone(name: str, who: Caller) -> None:
     with pytest.raises(RoostError) as refusal:
         asyncio.run(_run(ADMINS[name](closed_gate(), who, "ada")))
     assert refusal.value.code is Code.FORBIDDEN
 
 
-@pytest.mark.parametrize("who", [ADA, ADMIN, SERVICE], ids=lambda who: who.kind)
-def test_what_is_allowed_works(who: Principal) -> None:
+@pytest.mark.parametrize("who", [ADA, ADMIN, SERVICE], ids=lambda who: who.principal.kind)
+def test_what_is_allowed_works(who: Caller) -> None:
     async def go() -> None:
         gate = await open_gate()
         for call in OWN.values():
@@ -133,7 +137,7 @@ def test_what_is_allowed_works(who: Principal) -> None:
         await defined(gate)
         for call in ANYBODYS.values():
             await call(gate, who, "ada")
-        if who.kind != "user":
+        if who.principal.kind != "user":
             for call in PRIVILEGED.values():
                 await call(gate, who, "ada")
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message
 
 from roost.authz.gate import Gate
 from roost.authz.identity import Identity
-from roost.authz.principal import Principal
+from roost.authz.principal import Caller, Principal
 from roost.core.commands import Accepted, AppendLog, Change, Idempotency, Op, Push, Result, Written
 from roost.core.events import Device, Document, Event, Head
 from roost.core.ids import DEFINITIONS
@@ -57,30 +57,30 @@ class Gatekeeper(Gate):
         self.waiting = asyncio.Event()
         self.cancelled = asyncio.Event()
 
-    def _answer(self, method: str, principal: Principal, usual: Any, *asked: Any) -> Any:
-        self.principals.append(principal)
+    def _answer(self, method: str, caller: Caller, usual: Any, *asked: Any) -> Any:
+        self.principals.append(caller.principal)
         self.asked.append((method, *asked))
         outcome = self.outcomes.get(method, usual)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    async def change(self, principal: Principal, change: Change) -> Accepted:
+    async def change(self, caller: Caller, change: Change) -> Accepted:
         events = [event(8 + index, None if op.kind == "delete" else VALUE) for index, op in enumerate(change.ops)]
-        return self._answer("change", principal, accepted(*events), change)  # type: ignore[no-any-return]
+        return self._answer("change", caller, accepted(*events), change)  # type: ignore[no-any-return]
 
-    async def create_user(self, principal: Principal, user: str) -> tuple[Head, bool]:
-        return self._answer("create_user", principal, (HEAD, True), user)  # type: ignore[no-any-return]
+    async def create_user(self, caller: Caller, user: str) -> tuple[Head, bool]:
+        return self._answer("create_user", caller, (HEAD, True), user)  # type: ignore[no-any-return]
 
-    async def append_log(self, principal: Principal, command: AppendLog) -> Accepted:
-        return self._answer("append_log", principal, accepted(), command)  # type: ignore[no-any-return]
+    async def append_log(self, caller: Caller, command: AppendLog) -> Accepted:
+        return self._answer("append_log", caller, accepted(), command)  # type: ignore[no-any-return]
 
-    async def document(self, principal: Principal, ref: DocumentRef, moment: Moment = PRESENT) -> Point:
-        return self._answer("document", principal, Point(9, document()), ref, moment)  # type: ignore[no-any-return]
+    async def document(self, caller: Caller, ref: DocumentRef, moment: Moment = PRESENT) -> Point:
+        return self._answer("document", caller, Point(9, document()), ref, moment)  # type: ignore[no-any-return]
 
     async def page(
         self,
-        principal: Principal,
+        caller: Caller,
         user: str,
         collection: str,
         prefix: str,
@@ -89,25 +89,25 @@ class Gatekeeper(Gate):
         moment: Moment = PRESENT,
     ) -> Page:
         page = Page(HEAD, [document()], more=False)
-        return self._answer("page", principal, page, user, collection, prefix, after, limit, moment)  # type: ignore[no-any-return]
+        return self._answer("page", caller, page, user, collection, prefix, after, limit, moment)  # type: ignore[no-any-return]
 
-    async def snapshot(self, principal: Principal, user: str, moment: Moment = PRESENT) -> Snapshot:
-        return self._answer("snapshot", principal, Snapshot(HEAD, 9, [document()]), user, moment)  # type: ignore[no-any-return]
+    async def snapshot(self, caller: Caller, user: str, moment: Moment = PRESENT) -> Snapshot:
+        return self._answer("snapshot", caller, Snapshot(HEAD, 9, [document()]), user, moment)  # type: ignore[no-any-return]
 
-    async def history(self, principal: Principal, ref: DocumentRef, before: int | None, limit: int) -> History:
+    async def history(self, caller: Caller, ref: DocumentRef, before: int | None, limit: int) -> History:
         history = History(HEAD, [event()], more=False)
-        return self._answer("history", principal, history, ref, before, limit)  # type: ignore[no-any-return]
+        return self._answer("history", caller, history, ref, before, limit)  # type: ignore[no-any-return]
 
     async def log(
         self,
-        principal: Principal,
+        caller: Caller,
         user: str,
         after: int,
         limit: int,
         collections: list[str] | None,
         wait_s: float = 0,
     ) -> Log:
-        log = self._answer("log", principal, Log(HEAD, [event()], 7), user, after, limit, collections, wait_s)
+        log = self._answer("log", caller, Log(HEAD, [event()], 7), user, after, limit, collections, wait_s)
         if log == "never":
             self.waiting.set()
             try:
@@ -116,32 +116,32 @@ class Gatekeeper(Gate):
                 self.cancelled.set()
         return log  # type: ignore[no-any-return]
 
-    async def head(self, principal: Principal, user: str) -> Head:
-        return self._answer("head", principal, HEAD, user)  # type: ignore[no-any-return]
+    async def head(self, caller: Caller, user: str) -> Head:
+        return self._answer("head", caller, HEAD, user)  # type: ignore[no-any-return]
 
-    async def users(self, principal: Principal, after: str | None, limit: int) -> list[Head]:
-        return self._answer("users", principal, [HEAD], after, limit)  # type: ignore[no-any-return]
+    async def users(self, caller: Caller, after: str | None, limit: int) -> list[Head]:
+        return self._answer("users", caller, [HEAD], after, limit)  # type: ignore[no-any-return]
 
-    async def push(self, principal: Principal, push: Push) -> Accepted:
+    async def push(self, caller: Caller, push: Push) -> Accepted:
         results = tuple(Result(mutation.number, "applied", 10) for mutation in push.mutations)
-        return self._answer("push", principal, Accepted(10, results=results), push)  # type: ignore[no-any-return]
+        return self._answer("push", caller, Accepted(10, results=results), push)  # type: ignore[no-any-return]
 
-    async def devices(self, principal: Principal, user: str) -> list[Device]:
+    async def devices(self, caller: Caller, user: str) -> list[Device]:
         devices = [Device("laptop", 0, 3, AT), Device("phone", 7, 9, AT, AT)]
-        return self._answer("devices", principal, devices, user)  # type: ignore[no-any-return]
+        return self._answer("devices", caller, devices, user)  # type: ignore[no-any-return]
 
-    async def define(self, principal: Principal, op: Op, idempotency: Idempotency | None) -> Accepted:
-        return self._answer("define", principal, accepted(event(4, op.argument)), op, idempotency)  # type: ignore[no-any-return]
+    async def define(self, caller: Caller, op: Op, idempotency: Idempotency | None) -> Accepted:
+        return self._answer("define", caller, accepted(event(4, op.argument)), op, idempotency)  # type: ignore[no-any-return]
 
-    async def definition(self, principal: Principal, collection: str) -> Point:
-        return self._answer("definition", principal, Point(9, DEFINED), collection)  # type: ignore[no-any-return]
+    async def definition(self, caller: Caller, collection: str) -> Point:
+        return self._answer("definition", caller, Point(9, DEFINED), collection)  # type: ignore[no-any-return]
 
-    async def definitions(self, principal: Principal, after: str | None, limit: int) -> Page:
+    async def definitions(self, caller: Caller, after: str | None, limit: int) -> Page:
         page = Page(HEAD, [DEFINED], more=False)
-        return self._answer("definitions", principal, page, after, limit)  # type: ignore[no-any-return]
+        return self._answer("definitions", caller, page, after, limit)  # type: ignore[no-any-return]
 
     async def ready(self) -> None:
-        return self._answer("ready", Principal("admin", "nobody"), None)  # type: ignore[no-any-return]
+        return self._answer("ready", Caller(Principal("admin", "nobody")), None)  # type: ignore[no-any-return]
 
 
 @dataclass
