@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JS := clients/js
+OIDC := tests/support/oidc
 # The Node that `make node` has put into .venv, or the machine's.
 WITH_NODE := PATH="$(abspath $(BIN)):$$PATH"
-NPM := $(WITH_NODE) npm --prefix $(JS) --silent
+HAS_NODE := $(WITH_NODE) sh -c "command -v npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'" >/dev/null 2>&1
+NPM := $(WITH_NODE) npm --silent --prefix
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long check format bench lock clean node js-check js-test js-format
+.PHONY: help run demo test test-long check format audit bench lock clean node oidc js-check js-test js-format
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -24,7 +26,7 @@ demo: $(VENV)/.run ## a page with two devices of one person: offline edits, conf
 	@exec $(BIN)/roost demo
 
 test: $(VENV)/.dev ## every test but the long forms
-	@$(MAKE) js-test
+	@$(MAKE) js-test oidc
 	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-long: $(VENV)/.dev ## the long forms: more kills, more examples, more time
@@ -46,11 +48,22 @@ node: $(VENV)/.node ## Node and npm in .venv, for clients/js on a machine that h
 
 # The TypeScript client's own part of check, test and format. It takes Node 20 and npm, and is left out where they are not.
 js-check js-test js-format: js-%: $(VENV)/.made
-	@if $(WITH_NODE) sh -c "command -v npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'" >/dev/null 2>&1; then \
-		$(MAKE) --silent $(JS)/node_modules/.made && $(NPM) run $*; \
+	@if $(HAS_NODE); then \
+		$(MAKE) --silent $(JS)/node_modules/.made && $(NPM) $(JS) run $*; \
 	else \
 		echo "Skipped the $* of $(JS): that takes Node 20 or newer and npm ('make node' gets them)."; \
 	fi
+
+# The OpenID provider that tests log in at.
+oidc: $(VENV)/.made
+	@if $(HAS_NODE); then \
+		$(MAKE) --silent $(OIDC)/node_modules/.made; \
+	else \
+		echo "Skipped the tests with $(OIDC): that takes Node 20 or newer and npm ('make node' gets them)."; \
+	fi
+
+audit: $(VENV)/.audit ## look for known weaknesses in the dependencies (ARGS=--required: fail where none can be looked up)
+	@$(VENV)/audit/bin/python .ci/audit.py requirements/run.lock requirements/dev.lock $(ARGS)
 
 bench: $(VENV)/.bench ## Roost beside pgbench on the same PostgreSQL, and live: tables and plots (needs wrk; ARGS=live)
 	@exec $(BIN)/python -m bench $(ARGS)
@@ -64,10 +77,11 @@ lock: ## pin the newest allowed versions again (needs uv)
 	lock $$roost -o requirements/run.lock; \
 	lock $$roost -o requirements/dev.lock --group dev -c requirements/run.lock; \
 	lock $$roost -o requirements/bench.lock --group bench -c requirements/dev.lock -c requirements/run.lock; \
+	lock -o requirements/audit.lock --group pyproject.toml:audit; \
 	lock -o requirements/node.lock --group pyproject.toml:node
 
 clean: ## remove what was built (never the data directory)
-	rm -rf $(VENV) $(JS)/node_modules $(JS)/dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/results
+	rm -rf $(VENV) $(JS)/node_modules $(JS)/dist $(OIDC)/node_modules build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/results
 
 # A stamp stands for a finished step, so a second call is instant and a broken one is taken up again.
 $(VENV)/.made:
@@ -96,9 +110,16 @@ $(VENV)/.node: $(VENV)/.made requirements/node.lock
 	@$(PIP) install --require-hashes -r requirements/node.lock
 	@touch $@
 
-$(JS)/node_modules/.made: $(JS)/package-lock.json
-	@echo "Setting up $(JS) …"
-	@$(NPM) ci
+%/node_modules/.made: %/package-lock.json
+	@echo "Setting up $* …"
+	@$(NPM) $* ci
+	@touch $@
+
+# In an environment of its own: it is to judge the others, not to be mixed with them.
+$(VENV)/.audit: $(VENV)/.made requirements/audit.lock
+	@echo "Setting up pip-audit …"
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.lock
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run requirements/bench.lock

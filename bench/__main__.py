@@ -6,6 +6,8 @@ machine disturbs both sides. Rates are compared within a round, then the median 
 
 The live scenes (`make bench ARGS=live`): devices that hear of each other's writes, with one worker, with two, and with
 two that do not wake each other; devices that do nothing; a device that was away; pushes as fast as they go.
+
+Beside an earlier revision (`make bench ARGS="beside --revision REV"`): PUT and GET of both, by turns.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import NoReturn
 
 import uvloop
 
-from bench import live, livereport
+from bench import beside, live, livereport
 from bench.drivers import CLIENTS, CONNECTIONS, Action, Measure, Meter, Pgbench, find_wrk, wrk
 from bench.grow import grow
 from bench.postgres import BenchFailed, Postgres, running_in
@@ -73,7 +75,7 @@ class Bench:
             with Server(self._data, workers=1) as server:
                 postgres = running_in(self._data)
                 say(f"Growing to {many:,} documents with COPY")
-                grow(postgres, self._folder, some, many)
+                grow(postgres, self._data, self._folder, some, many)
                 self._scene(server, many, 2)
                 self._check(postgres, many - some)
         else:
@@ -212,7 +214,10 @@ def say(line: str) -> None:
 def arguments() -> argparse.Namespace:
     """What the run is to be like."""
     parser = argparse.ArgumentParser("make bench ARGS=…", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("all", "http", "live"), default="all", help="which scenes (all)")
+    parser.add_argument(
+        "what", nargs="?", choices=("all", "http", "live", "beside"), default="all", help="which scenes (all)"
+    )
+    parser.add_argument("--revision", default="HEAD", help="of `beside`: what this tree is put beside (%(default)s)")
     parser.add_argument("--seconds", type=int, default=7, help="length of each measurement (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the main scenes (%(default)s)")
     parser.add_argument(
@@ -250,6 +255,11 @@ def main() -> int:
     began = time.monotonic()
     try:
         find_wrk()
+        if options.what == "beside":
+            users = options.documents[0]
+            report = beside.run(options.revision, folder, users=users, rounds=options.rounds, seconds=options.seconds)
+            say("\n".join(["", *report]))
+            return 0
         if options.what != "live":
             bench = Bench(folder, options)
             bench.run()

@@ -18,7 +18,7 @@ from typing import Self
 from bench.postgres import BenchFailed
 from bench.processes import Memory, command_of, descendants, memory_of
 from roost.authz.identity import Identity
-from roost.crypto.signing import SigningKey
+from roost.crypto.signing import SigningKeys
 
 READY_S = 60
 STOP_S = 40
@@ -37,11 +37,13 @@ def free_port() -> int:
 class Server:
     """A running `roost serve`; leaving the context stops it and all that it started.
 
-    `settings` are `ROOST_*` variables without the prefix, in lower case.
+    `settings` are `ROOST_*` variables without the prefix, in lower case. `tree` is where the Roost that runs is, if
+    it is not this one.
     """
 
-    def __init__(self, data: Path, workers: int, **settings: str) -> None:
+    def __init__(self, data: Path, workers: int, *, tree: Path | None = None, **settings: str) -> None:
         self.workers = workers
+        self._tree = tree
         self.data = data
         self._env = os.environ | {f"ROOST_{name.upper()}": value for name, value in settings.items()}
         self.url = ""
@@ -55,11 +57,17 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         command = [*ROOST, "serve", "--data", str(self.data), "--port", str(port), "--workers", str(self.workers)]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._env, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=self._env, cwd=self._tree, start_new_session=True
+            )
         try:
             self._await_ready()
             token = subprocess.run(
-                [*ROOST, "token", "--admin", "--data", str(self.data)], check=True, capture_output=True, text=True
+                [*ROOST, "token", "--service", "bench", "--data", str(self.data)],
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd=self._tree,
             )
         except BaseException:
             self.__exit__()
@@ -95,7 +103,7 @@ class Server:
     def token_of(self, user: str) -> str:
         """A token that reaches one user's state."""
         if self._identity is None:
-            self._identity = Identity(SigningKey.load_or_create(self.data), partial(datetime.now, UTC))
+            self._identity = Identity(SigningKeys.load_or_create(self.data), partial(datetime.now, UTC))
         return self._identity.issue("user", user, TOKEN_TTL_S)
 
     def processes(self) -> list[int]:

@@ -11,32 +11,60 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
+from roost.authz.departures import Departures
+from roost.authz.door import Door
 from roost.authz.gate import Gate
 from roost.authz.identity import Identity
+from roost.authz.logins import Logins
+from roost.authz.policy.policies import Policies, from_directory
+from roost.authz.records import Means
+from roost.authz.revocations import Revocations
+from roost.commands import upkeep
+from roost.commands.erasures import Erasures
+from roost.commands.trail import Trail
 from roost.commands.writer import Writer
 from roost.console import PAGES
+from roost.core.audit import AUDIT, MAC_BYTES
+from roost.core.erasure import Shredding
 from roost.core.events import Event
+from roost.core.ids import ERASURES, POLICIES
 from roost.core.ports import Engine, EngineUnavailable, TransactionLost
-from roost.crypto.signing import SigningKey
+from roost.crypto.keks import Progress, no_progress
+from roost.crypto.keyring import KeyringError, MemoryKeyring
+from roost.crypto.keyrings import keyring_of, path_of
+from roost.crypto.ledger import FILE_NAME as LEDGER
+from roost.crypto.ledger import Ledger
+from roost.crypto.signing import SigningKeys
+from roost.crypto.vault import Vault
 from roost.engines import migrate as migrations
 from roost.engines.memory import Memory
 from roost.engines.postgres import Postgres
-from roost.feed import compaction
+from roost.engines.sealed import Sealed
+from roost.feed import compaction, retention
+from roost.feed.bulletin import Bulletin
 from roost.feed.definitions import Definitions
 from roost.feed.hub import Hub
 from roost.feed.presence import Presence
 from roost.feed.tail import Announcer, watch
+from roost.queries.audit import Verdict
+from roost.queries.audit import verify as verify_trail
 from roost.queries.reader import Reader
 from roost.queries.verify import Tally
 from roost.queries.verify import verify as verify_engine
 from roost.settings import Settings
+from roost.wire.front import Front
 from roost.wire.http import build
+from roost.wire.limiter import Limiter
+from roost.wire.tls import Certificates
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -52,6 +80,20 @@ log = structlog.get_logger(__name__)
 def clock() -> datetime:
     """The time, in UTC."""
     return datetime.now(UTC)
+
+
+def vault_of(settings: Settings, engine: Engine) -> Vault | None:
+    """The keys of an engine's users; None where nothing is to be sealed. Raises `KeyringError`."""
+    keyring = keyring_of(settings.keyring, settings.data)
+    if keyring is None:
+        return None
+    return Vault(
+        engine.keys,
+        MemoryKeyring() if settings.engine == "memory:" else keyring,
+        clock,
+        users_max=settings.key_cache_users,
+        keep_s=settings.key_cache_s,
+    )
 
 
 def engine_of(settings: Settings) -> Engine:
@@ -75,7 +117,9 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._engine = engine_of(settings)
+        engine = engine_of(settings)
+        self._vault = vault_of(settings, engine)
+        self._engine = engine if self._vault is None else Sealed(engine, self._vault)
         self._hub = Hub(settings.waiters_max)
         self._announcer = Announcer(self._engine)
         self._presence = Presence(
@@ -84,17 +128,46 @@ class App:
             refresh_s=settings.presence_refresh_s,
             devices_max=settings.limits.devices_max,
         )
-        self._definitions = Definitions(self._engine, self._hub, settings)
+        self._bulletin = Bulletin(self._engine, self._hub, timeout_s=settings.engine_timeout_s)
+        self._definitions = Definitions(self._bulletin, settings)
         self._writer = Writer(
             self._engine,
             settings,
             clock=clock,
             committed=self._committed,
             policy_of=self._definitions.policy_of,
+            queryable_of=self._definitions.queryable_of,
         )
-        gate = Gate(self._writer, Reader(self._engine, settings), self._hub, self._definitions, self._presence)
-        identity = Identity(SigningKey.load_or_create(settings.data), clock)
-        self._wire = build(gate, identity, settings, clock, PAGES)
+        policies = Policies(settings.region, clock, from_directory(settings.policy_dir), self._hub.call)
+        self._bulletin.subscribe(POLICIES, policies.learn)
+        self._trail = Trail(
+            self._engine.audit,
+            settings,
+            clock=clock,
+            chain_key=partial(chain_key, self._vault),
+            definition_of=self._definitions.of,
+            committed=partial(self._hub.publish, AUDIT),
+        )
+        door = Door(policies, self._definitions, self._trail)
+        reader = Reader(self._engine, settings)
+        self._erasures = erasures_of(settings, self._engine, self._writer, self._vault)
+        self._bulletin.subscribe(ERASURES, self._forget)
+        keys = SigningKeys.load_or_create(settings.data)
+        departures = Departures(self._erasures, reader, self._presence, keys.sign)
+        gate = Gate(self._writer, reader, self._hub, self._definitions, self._presence, door, departures)
+        self._revocations = Revocations(self._bulletin, self._writer, clock)
+        self._identity = Identity(
+            keys,
+            clock,
+            issuers=settings.issuers,
+            revoked=self._revocations.revoked,
+            session_s=settings.access_ttl_s,
+        )
+        means = Means(reader, self._writer, settings, clock, self._trail.note)
+        self._logins = Logins(means, keys, self._identity, self._revocations, door)
+        self._front = front = _front_of(settings)
+        wire = build(gate, self._identity, self._logins, settings, clock, PAGES, front.files if front else None)
+        self._wire = front.wrap(wire) if front else wire
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,28 +186,89 @@ class App:
         gc.set_threshold(*_GC_THRESHOLDS)
         # The server that is about to stop this worker says so: held long polls are answered at once.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._hub.drain)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._drain)
         self._tasks = [
             asyncio.create_task(watch(self._engine, self._hub, self._settings.tail_interval_s)),
             asyncio.create_task(self._announcer.run()),
             asyncio.create_task(self._presence.run()),
-            asyncio.create_task(self._definitions.keep()),
+            asyncio.create_task(self._bulletin.keep()),
+            asyncio.create_task(self._identity.keep()),
+            asyncio.create_task(self._revocations.keep_tidy()),
             asyncio.create_task(_sweep(self._engine, self._settings)),
             asyncio.create_task(compaction.keep_compact(self._engine, self._settings, clock)),
+            asyncio.create_task(self._keep_no_longer()),
+            asyncio.create_task(upkeep.keep(self._trail, self._engine.audit, self._settings, clock)),
         ]
+        if self._front is not None:
+            self._tasks.append(asyncio.create_task(self._front.certificates.keep()))
+            await self._front.listen(self._settings.host, self._settings.port)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._front is not None:
+            await self._front.close()
+        self._logins.close()
         await self._presence.close()
         await self._writer.close()
+        await self._trail.close()
         await self._engine.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _drain(self) -> None:
+        if self._front is not None:
+            self._front.drain()
+        self._hub.drain()
+
+    def _forget(self, changed: Mapping[str, bytes | None], *, anew: bool) -> None:
+        """Who was erased, as the bulletin tells: their keys are not to stay in memory."""
+        if self._vault is not None and not anew:
+            for user in changed:
+                self._vault.evict(user)
+
+    async def _keep_no_longer(self) -> None:
+        """Finish erasures, let go of what was kept long enough, and make old copies unreadable, until cancelled."""
+        settings = self._settings
+
+        async def let_go() -> None:
+            tally = await retention.let_go(self._engine, settings, clock(), self._definitions.defined, self._writer.run)
+            if tally.expired or tally.folded:
+                log.info("let go of what was kept long enough", **msgspec.structs.asdict(tally))
+
+        async def shred() -> None:
+            if self._vault is not None:
+                await self._erasures.shred(clock() - timedelta(seconds=settings.shred_interval_s))
+
+        async def seal() -> None:
+            if self._vault is not None and (users := await self._vault.reseal()):
+                log.info("sealed anew what was in clear, or under an older key", users=users)
+
+        pause_s = settings.retention_interval_s * settings.workers
+        await retention.now_and_then(pause_s, [self._erasures.reconcile, let_go, shred, seal])
 
     def _committed(self, user: str, seq: int, events: Sequence[Event]) -> None:
         self._hub.publish(user, seq, events)
         self._announcer.committed()
+
+
+def erasures_of(settings: Settings, engine: Engine, writer: Writer, vault: Vault | None) -> Erasures:
+    """What erases users: the ledger is beside the keyring."""
+    ledger = Ledger(path_of(settings.keyring, settings.data).with_name(LEDGER))
+    return Erasures(engine, writer, ledger, clock, None if vault is None else vault.rotate_kek)
+
+
+def _front_of(settings: Settings) -> Front | None:
+    """What takes TLS connections, where TLS ends in this worker."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Front(
+        Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca, settings.tls_clients),
+        settings.tls_inside,
+        connections_max=settings.connections_max,
+        connections_address=settings.connections_address,
+        admit=Limiter(settings).admits,
+    )
 
 
 async def _sweep(engine: Engine, settings: Settings) -> None:
@@ -160,6 +294,50 @@ async def migrate(settings: Settings) -> list[str]:
     return [f"{migration.version:04}_{migration.name}" for migration in applied]
 
 
+async def unlock(settings: Settings, progress: Progress) -> None:
+    """See that the keyring opens the database, before it is served. Raises what `opened` raises."""
+    if settings.engine != "memory:":
+        async with opened(settings, adopt=progress):
+            pass
+
+
+async def reconcile(settings: Settings) -> int:
+    """Erase everybody whom the ledger has and the database has not; returns how many that were."""
+    if settings.engine == "memory:":
+        return 0
+    async with erasing(settings) as erasures:
+        return await erasures.reconcile()
+
+
+async def replay(settings: Settings, ledger: Path) -> int:
+    """Erase everybody whom this ledger has; returns how many were not erased yet."""
+    async with erasing(settings) as erasures:
+        return await erasures.replay(Ledger(ledger))
+
+
+async def shred(settings: Settings) -> Shredding | None:
+    """Make old copies of erased users unreadable now; None where there are none."""
+    async with erasing(settings) as erasures:
+        await erasures.reconcile()
+        return await erasures.shred()
+
+
+@contextlib.asynccontextmanager
+async def erasing(settings: Settings) -> AsyncIterator[Erasures]:
+    """What erases users, for as long as a command works with it. Raises what `opened` raises."""
+    async with opened(settings) as (engine, vault):
+        writer = Writer(engine, settings, clock=clock, committed=_nobody_follows)
+        try:
+            yield erasures_of(settings, engine, writer, vault)
+        finally:
+            await writer.close()
+            await engine.announce()
+
+
+def _nobody_follows(user: str, seq: int, events: Sequence[Event]) -> None:
+    pass
+
+
 async def compact(settings: Settings, user: str | None, *, dry_run: bool) -> compaction.Tally:
     """Fold old events away, of one user or of all."""
     async with _ready_engine(settings) as engine:
@@ -172,13 +350,51 @@ async def verify(settings: Settings, report: Callable[[str], None]) -> Tally:
         return await verify_engine(engine, report)
 
 
+async def verify_audit(settings: Settings, heads: Sequence[str], report: Callable[[str], None]) -> Verdict:
+    """Prove the audit trail whole, up to the heads that were kept elsewhere; `report` gets a line for each fault."""
+    async with opened(settings) as (engine, vault):
+        key = await chain_key(vault)
+        known = dict(upkeep.known_heads(key, settings.data, heads, report))
+        return await verify_trail(engine.audit, key, report, known)
+
+
+async def audit_head(settings: Settings) -> str:
+    """A seal on where the audit trail ends now. Raises `CutOff` where it is known to have come further."""
+    async with opened(settings) as (engine, vault):
+        return await upkeep.write_head(engine.audit, await chain_key(vault), settings.data)
+
+
+async def chain_key(vault: Vault | None) -> bytes:
+    """The key of the audit trail's chain. Where nothing is sealed it is no secret: see docs/guides/audit.md."""
+    return bytes(MAC_BYTES) if vault is None else await vault.derive(AUDIT, b"audit")
+
+
 @contextlib.asynccontextmanager
 async def _ready_engine(settings: Settings) -> AsyncIterator[Engine]:
     """The engine for as long as a command works on it. Raises `EngineUnavailable`, also for an older schema."""
+    async with opened(settings) as (engine, _):
+        yield engine
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, adopt: Progress | None = None) -> AsyncIterator[tuple[Engine, Vault | None]]:
+    """The engine, and its vault, for as long as a command works on them.
+
+    A database that nothing was sealed in yet stays so, and has no vault, unless it is to be adopted, as the server does
+    that is going to write to it. Raises `EngineUnavailable`, also for an older schema, and `KeyringError` where the
+    keyring does not open it.
+    """
     engine = engine_of(settings)
     await engine.open()
     try:
         await engine.ping()
-        yield engine
+        sealed = bool(await engine.keys.keks())
+        vault = vault_of(settings, engine) if sealed or adopt else None
+        if vault is not None:
+            await vault.unlock(adopt or no_progress)
+            engine = Sealed(engine, vault)
+        elif sealed:
+            raise KeyringError("The database is sealed: name its keyring with ROOST_KEYRING.")
+        yield engine, vault
     finally:
         await engine.close()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
-Kind = Literal["user", "service", "support", "analyst", "admin"]
-"""The roles. A user has a log of their own; the others act for the company, each with what its role needs."""
+from roost.core import issuers
+
+Kind = issuers.Kind
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -36,6 +35,8 @@ class Origin(msgspec.Struct, frozen=True):
     purpose: str | None = None
     """What the caller says that it needs this for (`Roost-Purpose`)."""
     request_id: str = ""
+    device: str | None = None
+    """The device that the caller says to be, where it does."""
 
 
 class Caller(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from roost.cli.profile import DEFAULT_PROFILE, ProfileName, Token, Url, resolve
 if TYPE_CHECKING:
     from roost.cli.shop import Customer
     from roost.client import Client, Event, PastVersion, Snapshot
+    from roost.client.exchange import Token as Bearer
 
 CONNECTIONS = 24
 FOLLOWED = 4
@@ -81,6 +82,7 @@ def shop(
 
     Without --url, a server is started for them, in a temporary directory, and stopped at the end.
     """
+    from roost.cli.connection import credential
     from roost.cli.refusals import refusals
 
     try:
@@ -90,7 +92,7 @@ def shop(
                 token = issue("--service", "shop")
             found = resolve(url, token, profile)
             with refusals():
-                story = asyncio.run(_play(found.url, found.token, customers, seed))
+                story = asyncio.run(_play(found.url, credential(found, profile), customers, seed))
             _tell(story)
     except KeyboardInterrupt:
         fail("Interrupted.", code=130)
@@ -134,7 +136,7 @@ def _url_of(server: subprocess.Popen[bytes], log: Path) -> str:
     return fail(f"The server did not start: {lines[-1].removeprefix('roost: ')}", "See whether `roost serve` does.")
 
 
-async def _play(url: str, token: str | None, count: int, seed: int) -> Story:
+async def _play(url: str, token: Bearer, count: int, seed: int) -> Story:
     """The whole of it, against a running server."""
     from roost.cli.refusals import JOB
     from roost.cli.shop import customers

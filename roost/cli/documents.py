@@ -13,13 +13,14 @@ import typer
 
 from roost.cli.output import PANEL, examples, fail, show, show_line
 from roost.cli.profile import DEFAULT_PROFILE, ProfileName, Token, Url
+from roost.cli.serve import seconds
 from roost.core import jsonvalue
-from roost.core.definitions import Policy
+from roost.core.definitions import Audit, Policy, Privacy
 from roost.core.errors import RoostError as CoreError
 from roost.core.limits import Limits
 
 if TYPE_CHECKING:
-    from roost.client import Event, SyncClient, SyncUser
+    from roost.client import Event, Members, SyncClient, SyncUser
 
 User = Annotated[str, typer.Argument(help="Whose log.", metavar="USER", show_default=False)]
 Collection = Annotated[str, typer.Argument(help="Such as preferences.", metavar="COLLECTION", show_default=False)]
@@ -234,22 +235,45 @@ def conflicts(
 def collections(
     collection: Annotated[str | None, typer.Argument(metavar="COLLECTION", show_default=False)] = None,
     *,
-    conflict: Annotated[Policy | None, typer.Option(help="Define it, with this policy.", show_default=False)] = None,
+    conflict: Annotated[
+        Policy | None, typer.Option(help="What happens to writes that have not seen each other.", show_default=False)
+    ] = None,
+    privacy: Annotated[Privacy | None, typer.Option(help="Whom its documents concern.", show_default=False)] = None,
+    audit: Annotated[Audit | None, typer.Option(help="What is put on record.", show_default=False)] = None,
+    queryable: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Members kept in clear, for SQL: a,b", show_default=False)
+    ] = None,
+    masked: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Members that support does not see: a,b", show_default=False)
+    ] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="How long after its last write a document goes: 12h, 30d, never.", show_default=False
+        ),
+    ] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            "--history", metavar="TIME", help="How long history is kept: 12h, 30d, forever.", show_default=False
+        ),
+    ] = None,
     default: Annotated[bool, typer.Option("--default", help="Take its definition away.")] = False,
     if_version: IfVersion = None,
     url: Url = None,
     token: Token = None,
     profile: ProfileName = DEFAULT_PROFILE,
 ) -> None:
-    """List the collections that are defined, a line each, or show or define one."""
-    if (collection is None and (conflict or default)) or (conflict and default):
-        fail("Name one collection, and --conflict or --default.", "See `roost collections --help`.", code=2)
+    """List the collections that are defined, a line each, or show or define one: what is not said stays as it is."""
+    members = _members(conflict, privacy, audit, queryable, masked, ttl, history)
+    if (collection is None and (members or default)) or (members and default):
+        fail("Name one collection, and what to define or --default.", "See `roost collections --help`.", code=2)
     with _server(url, token, profile) as client:
         if collection is None:
             for each in client.collections():
                 show_line(each)
-        elif conflict is not None:
-            show(client.define(collection, conflict=conflict, if_version=if_version))
+        elif members:
+            show(client.define(collection, if_version=if_version, **members))
         elif default:
             client.undefine(collection, if_version=if_version)
         elif (found := client.collection(collection)) is not None:
@@ -266,6 +290,34 @@ def _server(url: str | None, token: str | None, profile: str) -> Iterator[SyncCl
 
     with refusals(), connect(url, token, profile) as client:
         yield client
+
+
+def _members(
+    conflict: Policy | None,
+    privacy: Privacy | None,
+    audit: Audit | None,
+    queryable: str | None,
+    masked: str | None,
+    ttl: str | None,
+    history: str | None,
+) -> Members:
+    """What is to be defined of a collection."""
+    members: Members = {}
+    if conflict is not None:
+        members["conflict"] = conflict
+    if privacy is not None:
+        members["privacy"] = privacy
+    if audit is not None:
+        members["audit"] = audit
+    if queryable is not None:
+        members["queryable"] = [name for name in queryable.split(",") if name]
+    if masked is not None:
+        members["masked"] = [name for name in masked.split(",") if name]
+    if ttl is not None:
+        members["ttl_s"] = None if ttl == "never" else seconds(ttl)
+    if history is not None:
+        members["history_s"] = None if history == "forever" else seconds(history)
+    return members
 
 
 def _log(user: SyncUser, after: int, collections: list[str] | None) -> Iterator[Event]:
@@ -337,6 +389,7 @@ _EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     collections: (
         "roost collections",
         "roost collections carts --conflict merge",
+        "roost collections carts --privacy sensitive --audit reads --ttl 90d",
         "roost collections carts --default",
     ),
 }

@@ -17,20 +17,24 @@ from typing import Any, BinaryIO, Self
 
 import msgspec
 
-from roost.client import Client, Event, TooLarge, User, UserInfo
+from roost.client import Client, Event, TooLarge, User, UserErased, UserInfo
 
 USERS_A_PAGE = 100
 PIECES_AHEAD = 2
 
 
 class ExportState(msgspec.Struct, frozen=True):
-    """How far an export got: `after` is the cursor of the next page of users, `size` the file's bytes before it."""
+    """How far an export got: `after` is the cursor of the next page of users, `size` the file's bytes before it.
+
+    `holed` are the users whose logs have events that are not shown.
+    """
 
     logs: bool
     after: str | None = None
     size: int = 0
     users: int = 0
     lines: int = 0
+    holed: int = 0
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -39,10 +43,11 @@ class ExportState(msgspec.Struct, frozen=True):
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """Some lines of one user."""
+    """Some lines of one user. `holed` is told once, with the last, of a log that lacks events."""
 
     text: bytes
     lines: int
+    holed: bool = False
 
 
 async def export_users(
@@ -52,14 +57,15 @@ async def export_users(
     fetch = _log if state.logs else _documents
     if not state.size and not state.users:
         async for collection in client.collections():
-            line = {"collection": collection.name, "definition": {"conflict": collection.conflict}}
+            line = {"collection": collection.name, "definition": collection.definition}
             out.write(msgspec.json.encode(line) + b"\n")
     while True:
         page = await client.users_page(state.after, limit=USERS_A_PAGE)
-        lines = 0
+        lines = holed = 0
         async for piece in _in_order(client, page.items, fetch, concurrency):
             out.write(piece.text)
             lines += piece.lines
+            holed += piece.holed
         out.flush()
         state = msgspec.structs.replace(
             state,
@@ -67,6 +73,7 @@ async def export_users(
             size=out.tell() if out.seekable() else 0,
             users=state.users + len(page.items),
             lines=state.lines + lines,
+            holed=state.holed + holed,
         )
         if page.next is None:
             return state
@@ -78,11 +85,12 @@ async def export_users(
 async def export_user(client: Client, out: BinaryIO, user: str, *, logs: bool) -> ExportState:
     """Write one user."""
     info = await client.user(user).get()
-    lines = 0
+    lines = holed = 0
     async for piece in (_log if logs else _documents)(client.user(user), info):
         out.write(piece.text)
         lines += piece.lines
-    return ExportState(logs, users=1, lines=lines)
+        holed += piece.holed
+    return ExportState(logs, users=1, lines=lines, holed=holed)
 
 
 Fetch = Callable[[User, UserInfo], AsyncIterator[Piece]]
@@ -122,6 +130,8 @@ async def _fill(queue: asyncio.Queue[Piece | None], pieces: AsyncIterator[Piece]
     try:
         async for piece in pieces:
             await queue.put(piece)
+    except UserErased:
+        pass  # since the page of users was read
     except Exception:
         await queue.put(None)
         raise
@@ -150,11 +160,13 @@ async def _documents(user: User, info: UserInfo) -> AsyncIterator[Piece]:
 
 async def _log(user: User, info: UserInfo) -> AsyncIterator[Piece]:
     """The log from its start to where it stood when the user was listed, or a little further."""
-    after = 0
+    after = count = 0
     while after < info.seq:
         log = await user.events(after, limit=1_000)
-        yield _piece(_event(info.user, event) for event in log.events)
-        after = log.seq
+        piece = _piece(_event(info.user, event) for event in log.events)
+        after, count = log.seq, count + piece.lines
+        # Events are numbered without holes, so fewer of them means that some are not shown.
+        yield msgspec.structs.replace(piece, holed=after >= info.seq and count < after)
 
 
 def _document(user: str, collection: str, key: str, value: Any, version: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from roost.client import (
     Conflict,
     Event,
     InvalidRequest,
+    NotFound,
     PreconditionRequired,
     RoostError,
     TooLarge,
@@ -33,6 +34,7 @@ from roost.client import (
 )
 from roost.core import ids, jsonvalue
 from roost.core.definitions import Definition
+from roost.core.errors import Code
 from roost.core.errors import RoostError as CoreError
 from roost.core.limits import Limits
 
@@ -42,6 +44,8 @@ CHUNK_DOCUMENTS = 500
 CHUNK_EVENTS = 1_000
 CHUNKS_AHEAD = 2
 """Chunks read for each worker before its last one is answered."""
+
+_HOLE = " An export lacks events that are not shown, such as how users log in: take one without --logs."
 
 # Refusals of what a line says, not of who sends it or when.
 _BAD_LINE = (InvalidRequest, Conflict, VersionConflict, TooLarge, Unprocessable, PreconditionRequired)
@@ -296,7 +300,8 @@ class Import:
         for line in lines:
             if isinstance(line.what, DefinitionLine):
                 try:
-                    await self._client.define(line.what.collection, conflict=line.what.definition.conflict)
+                    definition = line.what.definition
+                    await self._client.define(line.what.collection, **msgspec.structs.asdict(definition))
                 except _BAD_LINE as error:
                     self.bad(BadLine(line.number, f"{error.detail} ({error.code})"))
 
@@ -340,11 +345,24 @@ class Import:
             refused = refused or 0
             if refused:
                 await self._append(lines[:refused])
-            self.bad(BadLine(lines[refused].number, f"{error.detail} ({error.code}) The log of {user} ends here."))
+            hint = _HOLE if await self._follows_hole(error, lines[refused]) else ""
+            self.bad(
+                BadLine(lines[refused].number, f"{error.detail} ({error.code}){hint} The log of {user} ends here.")
+            )
             self.skipped += len(lines) - refused - 1
             self._refused_users.add(user)
         else:
             self.items += len(lines)
+
+    async def _follows_hole(self, error: RoostError, line: Line) -> bool:
+        """Whether an event was refused because the file lacks what comes before it."""
+        if error.code != Code.LOG_CONFLICT.value or not isinstance(line.what, Event):
+            return False
+        try:
+            seq = (await self._client.user(line.user).get()).seq
+        except NotFound:
+            seq = 0
+        return line.what.seq > seq + 1
 
     def _key(self, lines: list[Line]) -> str:
         content = blake2b(msgspec.json.encode([line.what for line in lines]), digest_size=8).hexdigest()

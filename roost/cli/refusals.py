@@ -15,8 +15,10 @@ from roost.client import (
     NotFound,
     PreconditionRequired,
     RoostError,
+    SessionEnded,
     Unauthenticated,
     Unreachable,
+    UserErased,
     VersionConflict,
 )
 
@@ -25,6 +27,7 @@ PERSON = Limits(attempts=3, deadline_s=20.0)
 JOB = Limits(attempts=30, deadline_s=120.0, attempt_s=60.0)
 
 _NEXT_STEPS: list[tuple[type[RoostError], str]] = [
+    (SessionEnded, "`roost login USER` begins another."),
     (
         Unauthenticated,
         "Give a token with --token, ROOST_TOKEN or `roost login`; `roost token --user NAME` or `--admin` makes one.",
@@ -34,6 +37,7 @@ _NEXT_STEPS: list[tuple[type[RoostError], str]] = [
     (NotFound, "`roost users` lists users; `roost get USER` shows what one has."),
     (PreconditionRequired, "Say which version you replace: --if-version N, or 0 for a new document."),
     (CursorAhead, "`roost users USER` shows how far the log goes."),
+    (UserErased, "`roost users` lists users; the receipt is at GET /v1/users/USER/erasure."),
     (CursorCompacted, "Start from a snapshot: `roost get USER`."),
 ]
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer._click.exceptions import UsageError
 
-from roost.cli import demo, documents, load, profile, serve, transfer
+from roost.cli import audit, demo, documents, erasure, keys, load, login, policy, serve, sessions, tokens, transfer
 from roost.core.errors import RoostError
 from roost.node.directory import CannotStart
 from roost.node.signals import Stopped
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _commands in (serve, demo, documents, transfer, load, profile):
+for _commands in (serve, tokens, sessions, demo, documents, transfer, load, login, audit, keys, erasure, policy):
     _commands.register(app)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -22,6 +22,7 @@ from roost.node.signals import Stopped
 from roost.settings import Settings
 
 if TYPE_CHECKING:
+    from roost.core.issuers import Kind
     from roost.node.serve import Node
 
 DATA = typer.Option("--data", metavar="DIR", help="The data directory.", show_default="ROOST_DATA, else ./data")
@@ -127,35 +128,8 @@ def compact(
     typer.echo(f"{tally.folded:,} of {tally.users:,} logs {done} {tally.events:,} events.")
 
 
-def token(
-    data: Data = None,
-    user: Annotated[str | None, typer.Option(metavar="USER", help="For this user's state only.")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="For everything, as an administrator.")] = False,
-    service: Annotated[str | None, typer.Option(metavar="NAME", help="For everything, as this service.")] = None,
-    ttl: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="How long it is good: 90s, 15m, 12h, 30d.", show_default="30d"),
-    ] = None,
-) -> None:
-    """Print a token, signed with the key in the data directory, for --user, --admin or --service."""
-    if (user is not None) + admin + (service is not None) != 1:
-        raise typer.BadParameter("name one of --user USER, --admin and --service NAME")
-    settings = settings_of(data=data)
-    from roost.node import directory
-
-    if not directory.exists(settings.data):
-        raise CannotStart(f"{settings.data} is no data directory of Roost's: see --data, or `roost serve` first.")
-    ttl_s = settings.token_ttl_s if ttl is None else seconds(ttl)
-    if user is not None:
-        typer.echo(_issue(settings, "user", user, ttl_s))
-    elif service is not None:
-        typer.echo(_issue(settings, "service", service, ttl_s))
-    else:
-        typer.echo(_issue(settings, "admin", "admin", ttl_s))
-
-
 def register(app: typer.Typer) -> None:
-    """Add `serve`, `migrate`, `verify`, `compact` and `token`."""
+    """Add `serve`, `migrate`, `verify` and `compact`."""
     app.command(
         rich_help_panel=PANEL,
         epilog=examples(
@@ -170,10 +144,6 @@ def register(app: typer.Typer) -> None:
         rich_help_panel=PANEL,
         epilog=examples("roost compact --dry-run", "roost compact --user ada --keep 7d"),
     )(compact)
-    app.command(
-        rich_help_panel=PANEL,
-        epilog=examples("roost token --user ada", "roost token --service billing --ttl 12h", "roost token --admin"),
-    )(token)
 
 
 def settings_of(**options: object) -> Settings:
@@ -192,13 +162,14 @@ def seconds(text: str) -> int:
     return time_s
 
 
-def _issue(settings: Settings, kind: Literal["user", "service", "admin"], name: str, ttl_s: int) -> str:
+def issue(settings: Settings, kind: Kind, name: str, ttl_s: int) -> str:
+    """A token by the key in the data directory, good for `ttl_s` seconds. Raises `CannotStart`, `RoostError`."""
     from roost.authz.identity import Identity
-    from roost.crypto.signing import SigningKey, SigningKeyError
+    from roost.crypto.signing import SigningKeyError, SigningKeys
 
     try:
-        key = SigningKey.load_or_create(settings.data)
-        return Identity(key, partial(datetime.now, UTC)).issue(kind, name, ttl_s)
+        keys = SigningKeys.load_or_create(settings.data)
+        return Identity(keys, partial(datetime.now, UTC)).issue(kind, name, ttl_s)
     except SigningKeyError as error:
         raise CannotStart(str(error)) from error
 
@@ -222,7 +193,7 @@ def _print_welcome(node: Node) -> None:
     from rich.text import Text
 
     show = partial(Console(highlight=False, soft_wrap=True, emoji=False).print, sep="")
-    user_token = _issue(node.settings, "user", "ada", node.settings.token_ttl_s)
+    user_token = issue(node.settings, "user", "ada", node.settings.token_ttl_s)
     document = f"{node.url}/v1/users/ada/docs/preferences/ui"
     bearer = f'-H "Authorization: Bearer {user_token}"'
     data = shlex.quote(str(node.settings.data))

@@ -21,6 +21,7 @@ from roost.cli.profile import DEFAULT_PROFILE, ProfileName, Token, Url, resolve
 if TYPE_CHECKING:
     from roost.cli.exporter import ExportState
     from roost.cli.importer import BadLine, ImportState
+    from roost.client.exchange import Token as Bearer
 
 SAVE_INTERVAL_S = 0.5
 
@@ -66,6 +67,11 @@ def export(
     if state_file is not None:
         state_file.unlink(missing_ok=True)
     say(f"Exported {done.lines:,} {'events' if logs else 'documents'} of {done.users:,} users.")
+    if done.holed:
+        say(
+            f"The logs of {done.holed:,} of them lack events that are not shown, such as how users log in: "
+            "these can be read, but not imported. An export without --logs can."
+        )
 
 
 def import_(
@@ -90,9 +96,11 @@ def import_(
     An import that was interrupted goes on where it was when the same command is run again within 24 hours, and
     applies nothing twice.
     """
+    from roost.cli.connection import credential
     from roost.cli.importer import BadLine, Changed, ImportState
 
     found = resolve(url, token, profile)
+    who = credential(found, profile)
     fresh = ImportState(uuid.uuid4().hex, found.url, logs)
     state_file = resume or (None if file == "-" else Path(file + ".import-state"))
     state = _load(state_file, ImportState, fresh)
@@ -109,7 +117,7 @@ def import_(
         again = "The same command goes on from here." if state_file else ""
         try:
             with _endings(again):
-                asyncio.run(_import(stream, state, state_file, on_error == "skip", concurrency, found.token))
+                asyncio.run(_import(stream, state, state_file, on_error == "skip", concurrency, who))
         except BadLine as error:
             fail(f"{error} All before it is in.", f"Mend that line, or add --on-error skip. {again}")
         except Changed:
@@ -147,13 +155,14 @@ async def _export(
                 return await export_users(client, out, state, concurrency=concurrency, saved=saved)
             for user in users:
                 done = await export_user(client, out, user, logs=state.logs)
-                state = msgspec.structs.replace(state, users=state.users + 1, lines=state.lines + done.lines)
+                lines, holed = state.lines + done.lines, state.holed + done.holed
+                state = msgspec.structs.replace(state, users=state.users + 1, lines=lines, holed=holed)
                 advance(state.lines, f"{state.users:,} users")
             return state
 
 
 async def _import(
-    stream: BinaryIO, state: ImportState, state_file: Path | None, skip: bool, concurrency: int, token: str | None
+    stream: BinaryIO, state: ImportState, state_file: Path | None, skip: bool, concurrency: int, token: Bearer
 ) -> None:
     from roost.cli.importer import Import, Reader
     from roost.cli.refusals import JOB

@@ -3,13 +3,15 @@
     async with Client("https://roost.example", token) as c:
         await c.user("ada").docs("preferences").put("ui", {"theme": "dark"})
 
-`protocol` says what each operation asks and how its answer reads, `exchange` what is tried again and when; both
-without I/O. `carry` is the I/O, `aio` and `sync` the surface, `models` and `errors` what comes back.
+`protocol` (with `definitions`, `logins` and `trail`) says what each operation asks and how its answer reads, `exchange`
+what is tried again and when, `login` when a session is renewed; all without I/O. `carry` is the I/O, `aio` and `sync`
+the surface, `models` and `errors` what comes back.
 """
 
 from roost.client.aio import Batch, Client, Docs, User
 from roost.client.errors import (
     Conflict,
+    Corrupt,
     CursorAhead,
     CursorCompacted,
     Fault,
@@ -28,22 +30,33 @@ from roost.client.errors import (
     PreconditionRequired,
     RateLimited,
     RoostError,
+    SessionEnded,
     TooLarge,
     Unauthenticated,
     Unavailable,
     Unprocessable,
     Unreachable,
+    UserErased,
+    UserExists,
     VersionConflict,
 )
 from roost.client.exchange import Limits
+from roost.client.login import Login, LoginFile, LoginStore, Tokens
 from roost.client.models import (
+    AuditFilter,
+    AuditPage,
+    AuditRecord,
     Collection,
     Committed,
     Document,
+    Erasure,
     Event,
+    ExportPage,
     InboxConflict,
     Json,
     Log,
+    LoginSession,
+    Members,
     Page,
     PastVersion,
     Result,
@@ -56,17 +69,23 @@ from roost.client.sync import SyncBatch, SyncClient, SyncDocs, SyncUser
 from roost.core.edits import Edit
 
 __all__ = [
+    "AuditFilter",
+    "AuditPage",
+    "AuditRecord",
     "Batch",
     "Client",
     "Collection",
     "Committed",
     "Conflict",
+    "Corrupt",
     "CursorAhead",
     "CursorCompacted",
     "Docs",
     "Document",
     "Edit",
+    "Erasure",
     "Event",
+    "ExportPage",
     "Fault",
     "Forbidden",
     "HomeConflict",
@@ -80,6 +99,11 @@ __all__ = [
     "Limits",
     "Log",
     "LogConflict",
+    "Login",
+    "LoginFile",
+    "LoginSession",
+    "LoginStore",
+    "Members",
     "MutationGap",
     "NotFound",
     "Overloaded",
@@ -90,18 +114,22 @@ __all__ = [
     "RateLimited",
     "Result",
     "RoostError",
+    "SessionEnded",
     "Sibling",
     "Snapshot",
     "SyncBatch",
     "SyncClient",
     "SyncDocs",
     "SyncUser",
+    "Tokens",
     "TooLarge",
     "Unauthenticated",
     "Unavailable",
     "Unprocessable",
     "Unreachable",
     "User",
+    "UserErased",
+    "UserExists",
     "UserInfo",
     "VersionConflict",
     "Versioned",

@@ -12,8 +12,8 @@ import time
 
 import httpx
 
-from roost.client.errors import refused_here
-from roost.client.exchange import Answer, Call, Limits, Lost, Pause, Request, T
+from roost.client.errors import RoostError, refused_here
+from roost.client.exchange import Answer, Apart, Call, Limits, Lost, Pause, Request, T
 
 # Faults of what is to be sent, not of the network: trying again cannot help.
 _HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
@@ -32,22 +32,43 @@ class AsyncCarrier:
         self._slots = asyncio.Semaphore(limits.connections)
         self._idle: list[httpx.AsyncHTTPTransport] = []
         self._tls = _tls(url)
+        self._apart: set[asyncio.Task[RoostError | None]] = set()
         self._closed = False
 
     async def __call__(self, call: Call[T]) -> T:
         """The result of `call`."""
-        back: Answer | Lost | None = None
-        while True:
+        back: Answer | Lost | RoostError | None = None
+        try:
+            while True:
+                try:
+                    todo = call.send(back)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                back = None
+                if isinstance(todo, Pause):
+                    await asyncio.sleep(todo.seconds)
+                elif isinstance(todo, Apart):
+                    back = await self._aside(todo.call)
+                else:
+                    back = await self._send(todo)
+        finally:
+            call.close()  # now, not when the garbage is collected: it may hold what others wait for
+
+    async def _aside(self, call: Call[None]) -> RoostError | None:
+        """Carry out a call in a task of its own; what it raised."""
+
+        async def work() -> RoostError | None:
             try:
-                todo = call.send(back)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            back = None
-            if isinstance(todo, Pause):
-                await asyncio.sleep(todo.seconds)
-            else:
-                back = await self._send(todo)
+                await self(call)
+            except RoostError as error:
+                return error
+            return None
+
+        task = asyncio.create_task(work())
+        self._apart.add(task)
+        task.add_done_callback(self._apart.discard)
+        return await asyncio.shield(task)
 
     async def _send(self, request: Request) -> Answer | Lost:
         try:
@@ -81,7 +102,8 @@ class AsyncCarrier:
         return httpx.AsyncHTTPTransport(verify=self._tls, limits=httpx.Limits(max_connections=1))
 
     async def close(self) -> None:
-        """Let go of every connection; of those in use, when they are done."""
+        """Let go of every connection; of those in use, when they are done. What goes on apart ends first."""
+        await asyncio.gather(*self._apart, return_exceptions=True)
         self._closed = True
         while self._idle:
             await self._idle.pop().aclose()
@@ -96,18 +118,30 @@ class SyncCarrier:
 
     def __call__(self, call: Call[T]) -> T:
         """The result of `call`."""
-        back: Answer | Lost | None = None
-        while True:
-            try:
-                todo = call.send(back)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            back = None
-            if isinstance(todo, Pause):
-                time.sleep(todo.seconds)
-            else:
-                back = self._send(todo)
+        back: Answer | Lost | RoostError | None = None
+        try:
+            while True:
+                try:
+                    todo = call.send(back)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                back = None
+                if isinstance(todo, Pause):
+                    time.sleep(todo.seconds)
+                elif isinstance(todo, Apart):
+                    back = self._aside(todo.call)
+                else:
+                    back = self._send(todo)
+        finally:
+            call.close()
+
+    def _aside(self, call: Call[None]) -> RoostError | None:
+        try:
+            self(call)
+        except RoostError as error:
+            return error
+        return None
 
     def _send(self, request: Request) -> Answer | Lost:
         ends = time.monotonic() + request.timeout_s

@@ -5,6 +5,7 @@
     │   ├── InvalidName             400 invalid_name: of a user, a collection or a key
     │   └── InvalidJson             400 invalid_json: the value is not JSON that Roost keeps
     ├── Unauthenticated             401 unauthenticated: no token, or one that is forged or has expired
+    │   └── SessionEnded            what was logged in is so no longer: log in again
     ├── Forbidden                   403 forbidden: this token does not reach that
     ├── NotFound                    404 not_found
     ├── Conflict                    409, the log or the document is not as the request takes it to be
@@ -12,14 +13,17 @@
     │   ├── CursorAhead             409 cursor_ahead: the log does not reach that seq
     │   ├── HomeConflict            409 home_conflict: the user lives in another region
     │   ├── LogConflict             409 log_conflict: an appended event contradicts the log
+    │   ├── UserExists              409 user_exists: somebody else has signed up under that name
     │   └── MutationGap             409 mutation_gap: a push goes on from `expected`
     ├── CursorCompacted             410 cursor_compacted: start again from a snapshot
+    ├── UserErased                  410 user_erased: there was such a user, and never will be again
     ├── VersionConflict             412 version_conflict: `current` is what stands there
     ├── PreconditionRequired        428 precondition_required: say which version you replace
     ├── TooLarge                    413 too_large
     ├── Unprocessable               422, understood but not accepted
     │   ├── IdempotencyKeyReused    422 idempotency_key_reused
     │   └── LimitReached            422 limit_reached: as many documents as there may be
+    ├── Corrupt                     500 corrupt: what is stored there was changed behind Roost's back
     └── Unavailable                 no answer that counts, after every retry that the limits allow
         ├── RateLimited             429 rate_limited
         ├── Overloaded              503 overloaded
@@ -94,6 +98,10 @@ class Unauthenticated(RoostError):
     """No token, or one that is forged or has expired."""
 
 
+class SessionEnded(Unauthenticated):
+    """The session of a `Login` was ended, here or from another device, or has not been used for too long."""
+
+
 class Forbidden(RoostError):
     """The token does not reach that."""
 
@@ -122,6 +130,10 @@ class LogConflict(Conflict):
     """An appended event contradicts the log, or leaves a hole in it."""
 
 
+class UserExists(Conflict):
+    """There is such a user already: nobody signs up under that name any more."""
+
+
 class MutationGap(Conflict):
     """A push began beyond the device's next mutation, whose number is `expected`."""
 
@@ -130,6 +142,10 @@ class MutationGap(Conflict):
 
 class CursorCompacted(RoostError):
     """Events up to that seq were folded away: start again from a snapshot."""
+
+
+class UserErased(RoostError):
+    """The user was erased, for good: forget what is kept of one."""
 
 
 class VersionConflict(RoostError):
@@ -161,6 +177,10 @@ class LimitReached(Unprocessable):
     """There are as many documents or collections as there may be."""
 
 
+class Corrupt(RoostError):
+    """What is stored cannot be opened, by a fault of the disk's or by somebody's hand. Nothing wrong is given back."""
+
+
 class Unavailable(RoostError):
     """No answer that counts, after every retry that the limits allow. A write may have been applied, once."""
 
@@ -189,12 +209,15 @@ _BY_CODE: dict[str, type[RoostError]] = {
     "home_conflict": HomeConflict,
     "log_conflict": LogConflict,
     "mutation_gap": MutationGap,
+    "user_exists": UserExists,
     "cursor_compacted": CursorCompacted,
+    "user_erased": UserErased,
     "version_conflict": VersionConflict,
     "precondition_required": PreconditionRequired,
     "too_large": TooLarge,
     "idempotency_key_reused": IdempotencyKeyReused,
     "limit_reached": LimitReached,
+    "corrupt": Corrupt,
     "unavailable": Unavailable,
     "rate_limited": RateLimited,
     "overloaded": Overloaded,
@@ -220,7 +243,7 @@ _BY_STATUS: dict[int, type[RoostError]] = {
 
 
 class _Problem(msgspec.Struct):
-    """An `application/problem+json` body (RFC 9457), as far as it is needed here."""
+    """An `application/problem+json` body (RFC 9457) as far as it is needed here, or one of OAuth's (RFC 6749)."""
 
     code: str | None = None
     title: str | None = None
@@ -229,6 +252,8 @@ class _Problem(msgspec.Struct):
     errors: tuple[Fault, ...] = ()
     current: Versioned | None = None
     expected: int | None = None
+    error: str | None = None
+    error_description: str | None = None
 
 
 _problem = msgspec.json.Decoder(_Problem)
@@ -240,10 +265,15 @@ def error_of(status: int, body: bytes, *, request_id: str | None, retry_after_s:
         problem = _problem.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         problem = _Problem()
-    kind = _BY_CODE.get(problem.code or "") or _BY_STATUS.get(status, RoostError)
+    if problem.error == "invalid_grant":
+        problem.code = "unauthenticated"
+        kind: type[RoostError] = SessionEnded
+    else:
+        kind = _BY_CODE.get(problem.code or "") or _BY_STATUS.get(status, RoostError)
+    detail = problem.detail or problem.error_description or problem.title
     error = kind(
-        problem.detail or problem.title or f"HTTP {status} without a problem document.",
-        code=problem.code or ("unavailable" if issubclass(kind, Unavailable) else "internal"),
+        detail or f"HTTP {status} without a problem document.",
+        code=problem.code or problem.error or ("unavailable" if issubclass(kind, Unavailable) else "internal"),
         status=status,
         request_id=problem.request_id or request_id,
         errors=problem.errors,

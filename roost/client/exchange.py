@@ -66,6 +66,12 @@ class Pause(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class Apart(msgspec.Struct, frozen=True):
+    """Carry this call out to its end, whatever becomes of the one that yields it. Send back what it raised."""
+
+    call: Call[None]
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What the server said. Header names are looked up in any case."""
 
@@ -80,11 +86,14 @@ class Lost(msgspec.Struct, frozen=True):
     reason: str
 
 
-Call: TypeAlias = Generator[Request | Pause, Answer | Lost | None, T]
+Call: TypeAlias = Generator[Request | Pause | Apart, Answer | Lost | RoostError | None, T]
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """A request before it has a server, a token and a time: `target` is path and query."""
+    """A request before it has a server, a token and a time: `target` is path and query.
+
+    One that is `public` carries no token. `attempt_s` is how long an attempt may take, where `Limits` allow for more.
+    """
 
     method: str
     target: str
@@ -92,6 +101,8 @@ class Ask(msgspec.Struct, frozen=True):
     content: bytes | None = None
     user: str | None = None
     wait_s: float = 0.0
+    public: bool = False
+    attempt_s: float | None = None
 
     @property
     def reads(self) -> bool:
@@ -99,16 +110,31 @@ class Ask(msgspec.Struct, frozen=True):
         return self.method in ("GET", "HEAD")
 
 
+class Credential:
+    """A token that is renewed when need be: see `roost.client.login`."""
+
+    def bearer(self, session: Session) -> Call[str | None]:
+        """The token to send now."""
+        raise NotImplementedError
+
+    def refused(self, token: str) -> None:
+        """It was not accepted."""
+        raise NotImplementedError
+
+
+Token: TypeAlias = str | Callable[[], str] | Credential | None
+
+
 class Session:
     """What a client knows between calls: where, who, its limits, and how far each user's log was written.
 
-    `token` is a string, or a function that returns one and is asked for each attempt.
+    `token` is a string, a function that returns one and is asked for each attempt, or a `Login`.
     """
 
     def __init__(
         self,
         url: str,
-        token: str | Callable[[], str] | None,
+        token: Token,
         limits: Limits,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -120,13 +146,20 @@ class Session:
         self.limits = limits
         self.clock = clock
         self.chance = chance
-        self._token = token
+        self.token = token
         self._seqs: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()  # a SyncClient may be shared by threads
 
-    def token(self) -> str | None:
-        """The token to send now."""
-        return self._token() if callable(self._token) else self._token
+    def bearer(self) -> Call[str | None]:
+        """The token to send now. Raises `RoostError` where it has to be renewed, and cannot be."""
+        if isinstance(self.token, Credential):
+            return (yield from self.token.bearer(self))
+        return self.token() if callable(self.token) else self.token
+
+    def refused(self, token: str | None) -> None:
+        """A token was not accepted: the next `bearer` is another one, if there can be one."""
+        if token is not None and isinstance(self.token, Credential):
+            self.token.refused(token)
 
     def wrote(self, user: str, seq: int) -> None:
         """Remember that `user`'s log was written up to `seq`, so that later reads see it."""
@@ -144,8 +177,9 @@ def exchange(session: Session, ask: Ask) -> Call[Answer]:
     """Send, and send again while that is safe and useful, until there is an answer below 400. Raises `RoostError`."""
     limits = session.limits
     deadline = session.clock() + limits.deadline_s + ask.wait_s
-    token = session.token()
+    token = None if ask.public else (yield from session.bearer())
     attempt = 0
+    renewed = ask.public
     while True:
         outcome = yield _request(session, ask, token, deadline)
         attempt += 1
@@ -154,9 +188,11 @@ def exchange(session: Session, ask: Ask) -> Call[Answer]:
             return outcome
         error = _error(outcome)
         error.idempotency_key = ask.headers.get("idempotency-key")
-        if isinstance(error, Unauthenticated) and attempt == 1:
-            # A token that a function gives may have expired on the way; a fresh one is worth one attempt.
-            token, old = session.token(), token
+        if isinstance(error, Unauthenticated) and not renewed:
+            # A token may have expired on the way, or been revoked; a fresh one is worth one attempt.
+            renewed = True
+            session.refused(token)
+            token, old = (yield from session.bearer()), token
             if token != old:
                 continue
         if not isinstance(error, Unavailable) or attempt >= limits.attempts:
@@ -175,6 +211,7 @@ def new_key() -> str:
 
 
 def _request(session: Session, ask: Ask, token: str | None, deadline: float) -> Request:
+    attempt_s = session.limits.attempt_s if ask.attempt_s is None else min(session.limits.attempt_s, ask.attempt_s)
     headers = {"accept": "application/json, application/problem+json", **ask.headers}
     if token:
         headers["authorization"] = f"Bearer {token}"
@@ -187,7 +224,7 @@ def _request(session: Session, ask: Ask, token: str | None, deadline: float) -> 
         url=session.url + ask.target,
         headers=headers,
         content=ask.content,
-        timeout_s=min(session.limits.attempt_s + ask.wait_s, left),
+        timeout_s=min(attempt_s + ask.wait_s, left),
     )
 
 
@@ -196,7 +233,7 @@ def _remember(session: Session, ask: Ask, answer: Answer) -> None:
         session.wrote(ask.user, int(seq))
 
 
-def _error(outcome: Answer | Lost | None) -> RoostError:
+def _error(outcome: Answer | Lost | RoostError | None) -> RoostError:
     if isinstance(outcome, Answer):
         return error_of(
             outcome.status,

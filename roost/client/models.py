@@ -6,12 +6,13 @@ numbers of one user's log; times are aware datetimes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
-from roost.core.definitions import Policy
+from roost.core.definitions import Audit, Definition, Policy, Privacy
 from roost.core.edits import Edit
 
 Json: TypeAlias = Any
@@ -112,6 +113,48 @@ class UserInfo(msgspec.Struct, frozen=True):
     collections: dict[str, int] = {}
 
 
+class LoginSession(msgspec.Struct, frozen=True):
+    """Where a user is logged in: one session, that a login began.
+
+    `client` is the application that it was begun for, `address` where it was used last; `current` marks the one whose
+    token was sent.
+    """
+
+    id: str
+    name: str | None
+    device: str | None
+    client: str | None
+    address: str
+    created_at: datetime
+    used_at: datetime
+    expires_at: datetime
+    current: bool
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """The receipt of an erasure: when, by which event, and how many events and documents there had been.
+
+    `shredded_at` is when older copies of the database had become unreadable, None before that. `proof` is all of it,
+    signed by the server (a JWS).
+    """
+
+    user: str
+    erased_at: datetime
+    seq: int
+    events: int
+    documents: int
+    shredded_at: datetime | None
+    proof: str
+
+
+class ExportPage(msgspec.Struct, frozen=True):
+    """A part of an export, as lines of JSON (`text`), and where it goes on: `next`, None behind the last part."""
+
+    text: bytes
+    lines: int
+    next: str | None
+
+
 class Result(msgspec.Struct, frozen=True):
     """What became of one op of a batch."""
 
@@ -127,12 +170,41 @@ class Committed(msgspec.Struct, frozen=True):
     results: tuple[Result, ...]
 
 
-class Collection(msgspec.Struct, frozen=True):
-    """A collection that is defined, its conflict policy, and the definition's own version."""
+class Collection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A collection that is defined, and its definition: see `Members`. `version` is the definition's own."""
 
     name: str
     version: int
     conflict: Policy
+    privacy: Privacy = "personal"
+    audit: Audit = "writes"
+    queryable: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+    ttl_s: int | None = None
+    history_s: int | None = None
+
+    @property
+    def definition(self) -> Definition:
+        """What is defined of it."""
+        return Definition(**{name: getattr(self, name) for name in Definition.__struct_fields__})
+
+
+class Members(TypedDict, total=False):
+    """What can be defined of a collection.
+
+    `conflict`: what happens to writes that have not seen each other. `privacy`: whom its documents concern. `audit`:
+    whether reads are put on record too. `queryable`: members of documents that are kept in clear, for SQL. `masked`:
+    members that support staff do not see. `ttl_s`: after how many seconds without a write documents are deleted.
+    `history_s`: for how many seconds history is kept at most; None: for ever, of both.
+    """
+
+    conflict: Policy
+    privacy: Privacy
+    audit: Audit
+    queryable: Sequence[str]
+    masked: Sequence[str]
+    ttl_s: int | None
+    history_s: int | None
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -170,6 +242,49 @@ class InboxConflict(msgspec.Struct, frozen=True, kw_only=True):
     base: int
     kept: Kept
     lost: Given
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who did or tried what, when, from where, for which purpose, and what it came to.
+
+    It has its number `n` on the audit trail, or is a write, with its `seq` in the user's log. `actor` is empty for
+    somebody who did not prove who that is; `count` is how many alike this one stands for.
+    """
+
+    n: int | None = None
+    seq: int | None = None
+    at: datetime
+    actor: str
+    kind: str
+    action: str
+    outcome: str
+    address: str = ""
+    request_id: str = ""
+    purpose: str | None = None
+    user: str | None = None
+    collection: str | None = None
+    key: str | None = None
+    count: int = 1
+    detail: str | None = None
+
+
+class AuditFilter(TypedDict, total=False):
+    """Which records are asked for: of what is given, all must be so. Times need a zone; `until` is not included."""
+
+    user: str
+    actor: str
+    action: str
+    outcome: str
+    since: datetime
+    until: datetime
+
+
+class AuditPage(msgspec.Struct, frozen=True):
+    """Records by time, the opaque cursor to go on from, and whether that was all for now."""
+
+    records: tuple[AuditRecord, ...]
+    next: str
+    live: bool
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):

@@ -8,35 +8,44 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import httpx
 
-from roost.client import protocol
+from roost.client import logins, protocol, trail
+from roost.client.asking import Condition
 from roost.client.carry import SyncCarrier
-from roost.client.exchange import Limits, Session
+from roost.client.definitions import Collections
+from roost.client.exchange import Limits, Session, Token
+from roost.client.login import Login
+from roost.client.logins import About, Logins
 from roost.client.models import (
+    AuditFilter,
+    AuditPage,
     Collection,
     Committed,
     Document,
+    Erasure,
     Event,
+    ExportPage,
     InboxConflict,
     Json,
     Log,
+    LoginSession,
+    Members,
     Page,
     PastVersion,
     Sibling,
     Snapshot,
     UserInfo,
 )
-from roost.client.protocol import Condition
-from roost.core.definitions import Policy
 
 
 class SyncClient:
     """A Roost server: `with SyncClient(url, token) as c: c.user("ada").docs("preferences").put("ui", {})`.
 
-    `token` is a string, or a function that returns one (it is asked for each call, so a fresh one can be given).
+    `token` is a string, a function that returns one (it is asked for each call, so a fresh one can be given), or a
+    `Login`. A client without any may `log_in`, and is logged in from then on.
     Calls are tried again within `limits` while that can help; writes are never applied twice. Reads see what this
     client wrote. Every call may raise `RoostError`; the tree is in `roost.client.errors`. With `http`, that
     httpx client carries the requests, with its own certificates and proxies, and is yours to close.
@@ -45,7 +54,7 @@ class SyncClient:
     def __init__(
         self,
         url: str,
-        token: str | Callable[[], str] | None = None,
+        token: Token = None,
         *,
         limits: Limits | None = None,
         http: httpx.Client | None = None,
@@ -61,6 +70,30 @@ class SyncClient:
         """
         return SyncUser(self._session, self._carry, user, at_least)
 
+    def sign_up(self, user: str, password: str, *, device: str | None = None, name: str | None = None) -> Login:
+        """Bring a user with a password into being, and log in. See `log_in`.
+
+        For everybody where sign-up is open, else with the token of an admin or a service. Raises `UserExists`, also
+        where the user came into being by a first attempt whose answer was lost.
+        """
+        return self._carry(logins.sign_up(self._session, user, password, About(device, name)))
+
+    def log_in(self, user: str, password: str, *, device: str | None = None, name: str | None = None) -> Login:
+        """Begin a session. `device` and `name` tell it in lists of them. Raises `Unauthenticated`, `RateLimited`.
+
+        If this client has a `Login`, or no token at all, its calls carry the session from then on; it is renewed by
+        itself. For other clients and replicas, hand the login on as their token.
+        """
+        return self._carry(logins.log_in(self._session, user, password, About(device, name)))
+
+    def log_out(self) -> None:
+        """End the session, on every node within a second. Of a `Login`, nothing is kept then; it may be repeated."""
+        self._carry(logins.log_out(self._session))
+
+    def change_password(self, password: str, *, current: str | None = None, user: str | None = None) -> None:
+        """Replace a password, and end all other sessions. Users give the `current` one; for others, admins may."""
+        self._carry(logins.change_password(self._session, password, current, user))
+
     def users(self, *, page_size: int | None = None) -> Iterator[UserInfo]:
         """All users, in an order of the server's own; for admins and services."""
         after = None
@@ -74,9 +107,24 @@ class SyncClient:
         """One page of `users`: go on with `after=page.next`, perhaps another day."""
         return self._carry(protocol.users_page(self._session, after, limit))
 
+    def audit_page(
+        self,
+        after: str | None = None,
+        *,
+        limit: int | None = None,
+        wait_s: float = 0,
+        **narrowed: Unpack[AuditFilter],
+    ) -> AuditPage:
+        """A page of the audit trail, as far as it is not narrowed away; for admins. Go on with `after=page.next`.
+
+        Of one `user`, the writes in the user's log are among the records. With `wait_s` (seconds), an empty page is
+        held until there is a record.
+        """
+        return self._carry(trail.page(self._session, after, limit, wait_s, narrowed))
+
     def collections(self, *, page_size: int | None = None) -> Iterator[Collection]:
         """All collections that are defined, by name, page after page."""
-        calls = protocol.Collections(self._session)
+        calls = Collections(self._session)
         after = None
         while True:
             page = self._carry(calls.page(after, page_size))
@@ -86,25 +134,37 @@ class SyncClient:
 
     def collection(self, name: str) -> Collection | None:
         """What is defined of a collection; None if nothing is, and the server's settings say what happens there."""
-        return self._carry(protocol.Collections(self._session).get(name))
+        return self._carry(Collections(self._session).get(name))
 
     def define(
         self,
         name: str,
         *,
-        conflict: Policy,
         if_version: int | None = None,
         if_absent: bool = False,
         idempotency_key: str | None = None,
+        **members: Unpack[Members],
     ) -> Collection:
-        """Define a collection: `conflict` is its conflict policy. For admins. Raises `VersionConflict`."""
+        """Define a collection: `define("notes", conflict="merge", privacy="sensitive")`. For admins.
+
+        What is not told stays as it is defined; `conflict`, the conflict policy, has to be told the first time.
+        Raises `VersionConflict` where a condition is given that does not hold.
+        """
         condition = Condition(version=if_version, absent=if_absent)
-        return self._carry(protocol.Collections(self._session).define(name, conflict, condition, idempotency_key))
+        return self._carry(Collections(self._session).define(name, members, condition, idempotency_key))
 
     def undefine(self, name: str, *, if_version: int | None = None, idempotency_key: str | None = None) -> None:
         """Take a collection's definition away; its documents stay. For admins. Raises `NotFound`, `VersionConflict`."""
-        calls = protocol.Collections(self._session)
+        calls = Collections(self._session)
         self._carry(calls.undefine(name, Condition(version=if_version), idempotency_key))
+
+    def bearer(self) -> str | None:
+        """The token that calls carry now, renewed if need be: for what speaks to the server beside this client."""
+        return self._carry(self._session.bearer())
+
+    def revoke(self, token: str) -> None:
+        """End what a token stands for: its session, or where it is of none, the token."""
+        self._carry(logins.revoke(self._session, token))
 
     def ready(self) -> None:
         """Wait until the server can serve; raises `Unavailable` if the limits are reached first."""
@@ -153,6 +213,34 @@ class SyncUser:
     def get(self) -> UserInfo:
         """Where the log stands. Raises `NotFound`."""
         return self._carry(self._calls.get())
+
+    def sessions(self) -> tuple[LoginSession, ...]:
+        """Where the user is logged in, the session that was used last first."""
+        return self._carry(Logins(self._session, self._calls.user).list())
+
+    def name_session(self, session: str, name: str | None) -> LoginSession:
+        """Give a session another name, or none. Raises `NotFound`."""
+        return self._carry(Logins(self._session, self._calls.user).rename(session, name))
+
+    def end_session(self, session: str) -> None:
+        """End a session: its tokens are refused on every node within a second. Raises `NotFound`."""
+        self._carry(Logins(self._session, self._calls.user).end(session))
+
+    def end_sessions(self, *, but_current: bool = False) -> None:
+        """End all sessions, or all but the one of this client's own token."""
+        self._carry(Logins(self._session, self._calls.user).end_all(but_current=but_current))
+
+    def erase(self) -> Erasure:
+        """Erase the user, for good; to repeat it gives the same receipt. Raises `NotFound`."""
+        return self._carry(self._calls.erase())
+
+    def erasure(self) -> Erasure:
+        """The receipt of the user's erasure. Raises `NotFound` where there was none."""
+        return self._carry(self._calls.erasure())
+
+    def export_page(self, after: str | None = None, *, limit: int = 1_000) -> ExportPage:
+        """Everything about the user, about `limit` lines at a time; `page.next` is `after` of the next."""
+        return self._carry(self._calls.export_page(after, limit))
 
     def snapshot(self, *, at_seq: int | None = None, at: datetime | None = None) -> Snapshot:
         """All documents at one moment: now, or as they were. Raises `NotFound`, `CursorAhead`, `CursorCompacted`."""

@@ -85,13 +85,13 @@ def carry_out(
             raise RoostError(Code.LIMIT_REACHED, f"A user has at most {rules.limits.devices_max} devices.")
         log.device_count += 1
     oldest = at - timedelta(hours=rules.limits.idempotency_hours)
-    origin = Origin(push.device, push.actor)
+    origin = Origin(push.device, push.actor, push.sees)
     results: list[Result] = []
     written: list[Written] = []
     most = log.spent + rules.limits.change_bytes_max
     for mutation in push.mutations:
         ref = answer_ref(push, mutation)
-        fingerprint = blake2b(msgspec.msgpack.encode(mutation), digest_size=16).digest()
+        fingerprint = _fingerprint(mutation)
         if mutation.number <= known.number:
             earlier = stored.get(ref) or loaded.get(ref)
             results.append(_again(mutation, earlier, fingerprint, oldest, log.head.seq))
@@ -111,6 +111,13 @@ def carry_out(
         if log.spent > most:
             break
     return Accepted(log.head.seq, tuple(written), results=tuple(results))
+
+
+def _fingerprint(mutation: Mutation) -> bytes:
+    """What tells a repeat from another mutation: all but its flaw, which hangs on policies and limits of the moment."""
+    if mutation.flaw is not None:
+        mutation = msgspec.structs.replace(mutation, flaw=None)
+    return blake2b(msgspec.msgpack.encode(mutation), digest_size=16).digest()
 
 
 def _check(push: Push, number: int, seq: int) -> None:

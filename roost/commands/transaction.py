@@ -7,15 +7,16 @@ same locks, which wait for the old transaction to end, the log itself tells whet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from roost.commands import answers, pushes
-from roost.core.commands import Accepted, AppendLog, Change, Command, Op, Push
-from roost.core.decide import OpenLog, Rules, decide
-from roost.core.errors import RoostError
-from roost.core.events import Event
-from roost.core.ids import lane_of
+from roost.core.commands import Accepted, AppendLog, Change, Command, Erase, Op, Push
+from roost.core.decide import OpenLog, Rules, decide, reads
+from roost.core.erasure import erase
+from roost.core.errors import RoostError, user_erased
+from roost.core.events import Event, Head
+from roost.core.fields import fields_of
+from roost.core.ids import ERASURES, SYSTEM_USER, lane_of
 from roost.core.ports import (
     AnswerRef,
     Appendix,
@@ -37,9 +38,12 @@ class GroupCommit:
     def __init__(self, engine: Engine, commands: list[Command], rules: Rules) -> None:
         self._engine = engine
         self._commands = commands
-        self._rules = rules
-        self._users = sorted({command.user for command in commands}, key=lambda user: (lane_of(user), user))
-        self._unknown: tuple[list[Outcome], tuple[str, Event]] | None = None
+        self._rules = self._rules_now = rules
+        users = {command.user for command in commands}
+        if any(isinstance(command, Erase) for command in commands):
+            users.add(SYSTEM_USER)
+        self._users = sorted(users, key=lambda user: (lane_of(user), user))
+        self._unknown: tuple[list[Outcome], dict[EventRef, Event]] | None = None
 
     @property
     def unknown(self) -> bool:
@@ -48,9 +52,11 @@ class GroupCommit:
 
     async def run(self, at: datetime) -> list[Outcome]:
         """The outcome of each command, in order, once all is durable. Raises what the engine raises."""
+        # What was not read by one policy is not decided by another.
+        self._rules = self._rules_now.pinned()
         async with self._engine.transaction() as tx:
             heads, created = await tx.lock(self._users, at)
-            settled = await self._settle(tx)
+            settled = await self._settle(tx, heads)
             if settled is not None:
                 # What is still missing is what nothing came of, then as now.
                 await tx.append(Appendix([], [], [], [], []), sorted(created))
@@ -58,32 +64,41 @@ class GroupCommit:
             logs = {user: OpenLog(heads[user], fresh=user in created) for user in self._users}
             loaded = await self._load(tx, logs)
             stored: dict[AnswerRef, StoredAnswer] = {}
-            outcomes = [self._decide(command, logs[command.user], loaded, stored, at) for command in self._commands]
-            appendix = _appendix(logs, stored)
+            outcomes = [self._decide(command, logs, loaded, stored, at) for command in self._commands]
+            appendix = _appendix(logs, stored, self._rules)
             abandoned = [user for user, log in logs.items() if not log.wanted]
             if appendix.events or appendix.answers or abandoned:
                 await tx.append(appendix, abandoned)
             if appendix.events:
                 # From here on a broken connection leaves it open whether this was committed.
-                self._unknown = outcomes, appendix.events[0]
+                # One event of each user tells: somebody else may have erased some of them meanwhile.
+                firsts = dict(reversed(appendix.events))
+                self._unknown = outcomes, {EventRef(user, event.seq): event for user, event in firsts.items()}
         return outcomes
 
-    async def _settle(self, tx: Transaction) -> list[Outcome] | None:
-        """The outcomes of an earlier attempt, if that one was committed after all."""
+    async def _settle(self, tx: Transaction, heads: dict[str, Head]) -> list[Outcome] | None:
+        """The outcomes of an earlier attempt, if that one was committed after all.
+
+        Where everybody whom it wrote to was erased since, nobody can tell, and nothing hangs on it.
+        """
         if self._unknown is None:
             return None
-        outcomes, (user, event) = self._unknown
-        ref = EventRef(user, event.seq)
-        if (await tx.load([], [], [ref], [])).events.get(ref) == event:
+        outcomes, events = self._unknown
+        refs = [ref for ref, event in events.items() if event.kind == "erase" or heads[ref.user].erased_at is None]
+        found = (await tx.load([], [], refs[:1], [])).events if refs else {}
+        if refs and found.get(refs[0]) == events[refs[0]]:
             return outcomes
         self._unknown = None
         return None
 
     async def _load(self, tx: Transaction, logs: dict[str, OpenLog]) -> Loaded:
-        needs = _Needs()
+        needs = _Needs(self._rules)
         for command in self._commands:
             needs.add(command, logs[command.user].head.seq)
-        loaded = await tx.load(list(needs.documents), list(needs.answers), list(needs.events), list(needs.devices))
+        unread = needs.documents - needs.read
+        loaded = await tx.load(
+            list(needs.documents), list(needs.answers), list(needs.events), list(needs.devices), unread
+        )
         replayed = [
             ref
             for stored in loaded.answers.values()
@@ -115,13 +130,34 @@ class GroupCommit:
                 logs[user].unseen[name[0], name[1]] = unseen
 
     def _decide(
-        self, command: Command, log: OpenLog, loaded: Loaded, stored: dict[AnswerRef, StoredAnswer], at: datetime
+        self,
+        command: Command,
+        logs: dict[str, OpenLog],
+        loaded: Loaded,
+        stored: dict[AnswerRef, StoredAnswer],
+        at: datetime,
     ) -> Outcome:
-        if isinstance(command, Push):
-            try:
+        log = logs[command.user]
+        try:
+            if isinstance(command, Erase):
+                return erase(log, logs[SYSTEM_USER], command, at)
+            if log.head.erased_at is not None:
+                return user_erased(command.user)
+            if isinstance(command, Push):
                 return pushes.carry_out(command, log, loaded.answers, stored, at, self._rules)
-            except RoostError as refusal:
-                return refusal
+            return self._decide_once(command, log, loaded, stored, at)
+        except RoostError as refusal:
+            return refusal
+
+    def _decide_once(
+        self,
+        command: Command,
+        log: OpenLog,
+        loaded: Loaded,
+        stored: dict[AnswerRef, StoredAnswer],
+        at: datetime,
+    ) -> Outcome:
+        """Decide, unless the answer is known by the caller's name for the request."""
         named = command.idempotency if isinstance(command, Change) else None
         if named is None:
             return _outcome(log, command, at, self._rules)
@@ -146,10 +182,12 @@ def _outcome(log: OpenLog, command: Command, at: datetime, rules: Rules) -> Outc
 
 
 class _Needs:
-    """What commands have to be decided with."""
+    """What commands have to be decided with. Of the documents, those that are `read` are opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self.documents: set[DocumentRef] = set()
+        self.read: set[DocumentRef] = set()
         self.answers: set[AnswerRef] = set()
         self.events: set[EventRef] = set()
         self.devices: set[DeviceRef] = set()
@@ -158,33 +196,48 @@ class _Needs:
         """Add what a command needs, on a log that stands at `seq`."""
         user = command.user
         if isinstance(command, Change):
-            self._add_ops(user, command.ops)
+            for op in command.ops:
+                self._add_op(user, op, read=reads(op, self._rules))
             if command.idempotency is not None:
                 self.answers.add(AnswerRef(user, command.idempotency.key))
         elif isinstance(command, Push):
             self.devices.add(DeviceRef(user, command.device))
             for mutation in command.mutations:
-                self._add_ops(user, mutation.ops)
+                for op in mutation.ops:
+                    self._add_op(user, op, read=True)
                 self.answers.add(pushes.answer_ref(command, mutation))
         elif isinstance(command, AppendLog):
             for event in command.events:
-                self.documents.add(DocumentRef(user, event.collection, event.key))
+                self._add_document(DocumentRef(user, event.collection, event.key), read=True)
                 if event.seq <= seq:
                     self.events.add(EventRef(user, event.seq))
+        elif isinstance(command, Erase):
+            self._add_document(DocumentRef(SYSTEM_USER, ERASURES, user), read=True)
 
-    def _add_ops(self, user: str, ops: Sequence[Op]) -> None:
-        for op in ops:
-            self.documents.add(DocumentRef(user, op.collection, op.key))
-            if op.kind == "restore":
-                self.events.add(EventRef(user, op.argument))
+    def _add_op(self, user: str, op: Op, *, read: bool) -> None:
+        self._add_document(DocumentRef(user, op.collection, op.key), read=read)
+        if op.kind == "restore":
+            self.events.add(EventRef(user, op.argument))
+
+    def _add_document(self, ref: DocumentRef, *, read: bool) -> None:
+        self.documents.add(ref)
+        if read:
+            self.read.add(ref)
 
 
-def _appendix(logs: dict[str, OpenLog], stored: dict[AnswerRef, StoredAnswer]) -> Appendix:
-    appendix = Appendix([], [], [], list(stored.values()), [])
+def _appendix(logs: dict[str, OpenLog], stored: dict[AnswerRef, StoredAnswer], rules: Rules) -> Appendix:
+    erased = tuple(user for user, log in logs.items() if log.appended and log.head.erased_at is not None)
+    kept = [answer for answer in stored.values() if answer.ref.user not in erased]
+    fields: dict[DocumentRef, bytes] = {}
+    appendix = Appendix([], [], [], kept, [], erased, fields)
     for user, log in logs.items():
         appendix.devices.extend((user, log.devices[device]) for device in sorted(log.pushed))
         if log.appended:
             appendix.heads.append(log.head)
             appendix.documents.extend((user, log.documents[changed]) for changed in log.changed)
             appendix.events.extend((user, event) for event in log.appended)
+            for collection, key in log.changed:
+                value = log.documents[collection, key].value
+                if in_clear := fields_of(value, rules.queryable_of(collection)):
+                    fields[DocumentRef(user, collection, key)] = in_clear
     return appendix

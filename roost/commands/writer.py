@@ -21,6 +21,7 @@ from roost.core.decide import Rules
 from roost.core.errors import Code, RoostError
 from roost.core.events import Event
 from roost.core.ids import lane_of
+from roost.core.keys import Corrupt
 from roost.core.ports import Engine, EngineFull, EngineUnavailable, TransactionLost
 from roost.settings import Settings
 
@@ -32,7 +33,8 @@ log = structlog.get_logger(__name__)
 class Writer:
     """Runs commands. `committed(user, seq, events)` is called once growth is durable, with the events at hand.
 
-    `policy_of` gives each collection's conflict policy, where it is not simply as the settings say.
+    `policy_of` gives each collection's conflict policy, where it is not simply as the settings say; `queryable_of` the
+    members of its documents that are kept in clear.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class Writer:
         clock: Callable[[], datetime],
         committed: Callable[[str, int, Sequence[Event]], None],
         policy_of: Callable[[str], str] | None = None,
+        queryable_of: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._committed = committed
-        self._rules = Rules(settings.limits, policy_of or settings.policy_of)
+        self._rules = Rules(settings.limits, policy_of or settings.policy_of, queryable_of)
         self._batchers: list[Batcher[Command, Accepted]] = [
             Batcher(
                 self._run,
@@ -77,6 +80,11 @@ class Writer:
         group = GroupCommit(self._engine, commands, self._rules)
         try:
             outcomes = await self._commit(group, deadline)
+        except Corrupt as error:
+            if group.unknown:
+                raise _unavailable() from error
+            # What cannot be opened must not take others along: each is tried alone.
+            outcomes = [outcome for command in commands for outcome in await self._alone(command, deadline)]
         except RoostError:
             raise
         except Exception as error:
@@ -93,6 +101,9 @@ class Writer:
     async def _alone(self, command: Command, deadline: float) -> Sequence[Outcome]:
         try:
             return await self._commit(GroupCommit(self._engine, [command], self._rules), deadline)
+        except Corrupt as error:
+            log.error("what is stored cannot be opened", user=error.user, detail=error.detail)  # noqa: TRY400
+            return [error]
         except RoostError as error:
             return [error]
         except Exception:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 
 from roost.core.edits import Edit
 from roost.core.errors import Code
-from roost.core.events import Event
+from roost.core.events import Document, Event
 
 
 class Anything(msgspec.Struct, frozen=True, tag="anything"):
@@ -57,10 +58,15 @@ class Idempotency(msgspec.Struct, frozen=True):
     fingerprint: bytes
 
 
+Sees = Callable[[Document], bool]
+"""Tells whether a caller sees a document of the inbox: for that, one that is not seen is not there."""
+
+
 class Change(msgspec.Struct, frozen=True):
     """Ops on one user's documents: all or none.
 
-    `device` is the replica that the edit came from, if any. In a `batch` a refusal points to its op.
+    `device` is the replica that the edit came from, if any. In a `batch` a refusal points to its op. One that `begins`
+    a log is refused (`USER_EXISTS`) where anything was ever written to it. `sees` is None for who sees all conflicts.
     """
 
     user: str
@@ -69,6 +75,8 @@ class Change(msgspec.Struct, frozen=True):
     idempotency: Idempotency | None = None
     device: str | None = None
     batch: bool = False
+    begins: bool = False
+    sees: Sees | None = None
 
 
 class Flaw(msgspec.Struct, frozen=True):
@@ -95,12 +103,13 @@ class Mutation(msgspec.Struct, frozen=True):
 
 
 class Push(msgspec.Struct, frozen=True):
-    """Mutations of one device, in order and without holes. Each is answered once, and alone."""
+    """Mutations of one device, in order and without holes. Each is answered once, and alone. `sees`: as of `Change`."""
 
     user: str
     device: str
     mutations: tuple[Mutation, ...]
     actor: str
+    sees: Sees | None = None
 
 
 class CreateUser(msgspec.Struct, frozen=True):
@@ -121,7 +130,19 @@ class AppendLog(msgspec.Struct, frozen=True):
     actor: str
 
 
-Command = Change | Push | CreateUser | AppendLog
+class Erase(msgspec.Struct, frozen=True):
+    """Leave nothing of a user but a tombstone, and note it among the system user's documents.
+
+    An erased user stays so: to repeat the command changes nothing. With `unknown`, one who never was here is erased
+    too, so that no device can bring back whom a restored database does not know.
+    """
+
+    user: str
+    actor: str
+    unknown: bool = False
+
+
+Command = Change | Push | CreateUser | AppendLog | Erase
 
 
 class Written(msgspec.Struct, frozen=True):

@@ -9,33 +9,56 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
 
 from roost.core import edits, jsonvalue, merge, patch, siblings
-from roost.core.commands import ANYTHING, Absent, Accepted, Anything, AppendLog, Change, Command, Op, Versions, Written
+from roost.core.commands import (
+    ANYTHING,
+    Absent,
+    Accepted,
+    Anything,
+    AppendLog,
+    Change,
+    Command,
+    Op,
+    Sees,
+    Versions,
+    Written,
+)
 from roost.core.definitions import RESERVED_POLICY
 from roost.core.errors import Code, RoostError
 from roost.core.events import Device, Document, DocumentId, Event, Head, microseconds
 from roost.core.fold import document_of
-from roost.core.ids import RESERVED_PREFIX
+from roost.core.ids import INBOX, RESERVED_PREFIX, SYSTEM_USER
 from roost.core.limits import Limits
 from roost.core.ports import Unseen
 
 _EDITS_A_READ = 32
 """About so many edits of a large value take the time in which it is read and written once."""
+_BLIND = frozenset({"put", "delete", "restore"})
+_BLIND_POLICIES = frozenset({"lww", "cas"})
 
 
 class Rules(NamedTuple):
-    """What decisions depend on besides the log: the limits, and each collection's conflict policy."""
+    """What decisions depend on besides the log: the limits, and each collection's conflict policy.
+
+    `queryable_of` tells which members of a collection's documents are kept in clear.
+    """
 
     limits: Limits
     policy_of: Callable[[str], str]
+    queryable_of: Callable[[str], Sequence[str]] = lambda _: ()
 
     def policy(self, collection: str) -> str:
         """The conflict policy of a collection; of Roost's own it is not for anybody to choose."""
         return RESERVED_POLICY if collection.startswith(RESERVED_PREFIX) else self.policy_of(collection)
+
+    def pinned(self) -> Rules:
+        """The same rules, with policies that do not change any more once they were asked for."""
+        return self._replace(policy_of=cache(self.policy_of))
 
 
 class OpenLog:
@@ -62,6 +85,14 @@ class OpenLog:
         self.unseen: dict[DocumentId, Unseen] = {}
         self.appended_to: dict[DocumentId, list[Event]] = {}
         self.spent = 0
+
+    def clear(self) -> None:
+        """Forget everything but the head: the user is being erased."""
+        for held in (self.documents, self.events, self.devices, self.unseen, self.appended_to):
+            held.clear()
+        self.appended.clear()
+        self.changed.clear()
+        self.pushed.clear()
 
     def event(self, seq: int) -> Event | None:
         """An event that was loaded, or appended since."""
@@ -165,19 +196,22 @@ def decide(log: OpenLog, command: Command, at: datetime, rules: Rules) -> Accept
 
 
 def _change(log: OpenLog, draft: Draft, change: Change, at: datetime, rules: Rules) -> tuple[Written, ...]:
+    if change.begins and log.head.seq:
+        raise RoostError(Code.USER_EXISTS, "There is such a user already.")
     written = []
     clock = draft.tick(at)
     for index, op in enumerate(change.ops):
         try:
             before = draft.find((op.collection, op.key))
-            if before is not None and before.value is None:
+            if before is not None and (before.value is None or is_unseen(before, change.sees)):
                 before = None
             _check(op, before, rules)
             draft.spend(size_of(op, before), rules.limits)
             value = _value(op, before, log, draft, rules)
             draft.spend(len(value or b""), rules.limits)
             beside = _beside(op, before, rules)
-            if before is None:
+            # What every node has to know (revocations, erasures) is not for a limit of documents to refuse.
+            if before is None and log.head.user != SYSTEM_USER:
                 check_room(op.collection, draft, rules.limits)
         except RoostError as refusal:
             if change.batch:
@@ -203,6 +237,21 @@ def _change(log: OpenLog, draft: Draft, change: Change, at: datetime, rules: Rul
         draft.append(event)
         written.append(Written(event, created=before is None))
     return tuple(written)
+
+
+def reads(op: Op, rules: Rules) -> bool:
+    """Whether an op of a change is decided, or refused, by what its document holds, and not just by its being there."""
+    return not (
+        op.kind in _BLIND
+        and op.condition is ANYTHING
+        and op.collection != INBOX
+        and rules.policy(op.collection) in _BLIND_POLICIES
+    )
+
+
+def is_unseen(document: Document, sees: Sees | None) -> bool:
+    """Whether a document is a conflict that its caller does not see."""
+    return sees is not None and document.collection == INBOX and document.value is not None and not sees(document)
 
 
 def _beside(op: Op, before: Document | None, rules: Rules) -> tuple[int, ...]:

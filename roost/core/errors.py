@@ -29,6 +29,8 @@ class Code(StrEnum):
     LOG_CONFLICT = "log_conflict"
     MUTATION_GAP = "mutation_gap"
     CURSOR_COMPACTED = "cursor_compacted"
+    USER_ERASED = "user_erased"
+    USER_EXISTS = "user_exists"
     VERSION_CONFLICT = "version_conflict"
     TOO_LARGE = "too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -36,6 +38,7 @@ class Code(StrEnum):
     LIMIT_REACHED = "limit_reached"
     PRECONDITION_REQUIRED = "precondition_required"
     RATE_LIMITED = "rate_limited"
+    CORRUPT = "corrupt"
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
     OVERLOADED = "overloaded"
@@ -69,3 +72,8 @@ class RoostError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code.value}: {self.detail}"
+
+
+def user_erased(user: str) -> RoostError:
+    """The refusal of whatever asks for a user who was erased."""
+    return RoostError(Code.USER_ERASED, f"The user {user!r} was erased, for good.")

@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-Kind = Literal["put", "delete"]
+Kind = Literal["put", "delete", "erase"]
+"""What became of a document; `erase` is the end of the whole log: see `erasure`."""
 DocumentId = tuple[str, str]
 """(collection, key)"""
 
@@ -77,7 +78,8 @@ class Head(msgspec.Struct, frozen=True):
 
     `seq` is the last event's, 0 for an empty log. Events up to `floor` may have been folded away.
     `counts` holds the number of documents (not tombstones) of each collection that has any. `clock` is the latest
-    hybrid logical clock of its events, in microseconds.
+    hybrid logical clock of its events, in microseconds. `erased_at` is when the user was erased, if that is what is
+    left of one: of the log, the event `erase` alone.
     """
 
     user: str
@@ -87,6 +89,7 @@ class Head(msgspec.Struct, frozen=True):
     updated_at: datetime
     counts: dict[str, int]
     clock: int = 0
+    erased_at: datetime | None = None
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -101,6 +104,11 @@ class Device(msgspec.Struct, frozen=True):
     cursor: int
     seen_at: datetime
     until: datetime | None = None
+
+
+def erasure(seq: int, at: datetime, actor: str) -> Event:
+    """The last event of a log: nothing of the user is left. It belongs to no document, so its names are empty."""
+    return Event(seq, "erase", "", "", None, at, actor)
 
 
 class Stamp(NamedTuple):

@@ -61,14 +61,17 @@ class Fold:
             self.flaws.add(f"event {event.seq} follows event {self.seq}")
         if self.at is not None and event.at < self.at:
             self.flaws.add(f"event {event.seq} is older than the event before it")
-        if (event.kind == "delete") != (event.value is None):
+        if (event.kind == "put") != (event.value is not None):
             self.flaws.add(
                 f"event {event.seq} is a {event.kind} {'without' if event.value is None else 'with'} a value"
             )
         self.seq, self.at = event.seq, event.at
         self.clock = max(self.clock, event.clock or 0)
-        name = event.collection, event.key
-        self.documents[name] = document_of(event, self.documents.get(name))
+        if event.kind == "erase":
+            self.documents.clear()
+        else:
+            name = event.collection, event.key
+            self.documents[name] = document_of(event, self.documents.get(name))
         self.digest = chained(self.digest, event)
 
     @property

@@ -21,6 +21,7 @@ LANES = 64
 USER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@|~-]{0,%d}" % (USER_CHARS_MAX - 1)
 COLLECTION_PATTERN = r"[a-z][a-z0-9_]{0,%d}" % (COLLECTION_CHARS_MAX - 1)
 
+POLICY_PATTERN = r"[a-z][a-z0-9_-]{0,%d}" % (COLLECTION_CHARS_MAX - 1)
 DEVICE_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,%d}" % (DEVICE_CHARS_MAX - 1)
 
 SYSTEM_USER = "$roost"
@@ -29,11 +30,32 @@ DEFINITIONS = "roost_definitions"
 """The collection of the system user's documents: key, the name of a collection; value, its definition."""
 INBOX = "roost_conflicts"
 """The collection of every user that holds what conflicts have set aside. Only Roost writes it; anybody may delete."""
+ERASURES = "roost_erasures"
+"""The collection of the system user's documents that tell who was erased: see `roost.core.erasure`."""
+SHREDDINGS = "roost_shreddings"
+"""The collection of the system user's documents that tell from when on copies of erased users are unreadable."""
+CREDENTIALS = "roost_credentials"
+SESSIONS = "roost_sessions"
+GRANTS = "roost_grants"
+HIDDEN = frozenset({CREDENTIALS, SESSIONS, GRANTS})
+"""The collections of a user that hold how the user logs in: no route shows them as they are, to anybody."""
+CLIENTS = "roost_clients"
+"""The collection of the system user's documents that tell which applications may ask for tokens."""
+REVOCATIONS = "roost_revocations"
+"""The collection of the system user's documents that name the sessions whose tokens are refused before their end."""
+POLICIES = "roost_policies"
+"""The collection of the system user's documents that say who may do what: see `roost.authz.policy`."""
 RESERVED_PREFIX = "roost_"
 
+SESSION_PATTERN = "[0-9a-f]{32}"
+CLIENT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+
+_session = re.compile(SESSION_PATTERN).fullmatch
+_client = re.compile(CLIENT_PATTERN).fullmatch
 _device = re.compile(DEVICE_PATTERN).fullmatch
 _user = re.compile(USER_PATTERN).fullmatch
 _collection = re.compile(COLLECTION_PATTERN).fullmatch
+_policy = re.compile(POLICY_PATTERN).fullmatch
 _idempotency_key = re.compile(r"[\x21-\x7e]{1,%d}" % IDEMPOTENCY_KEY_CHARS_MAX).fullmatch
 # C0 and C1 controls, DEL, the slash that separates path segments, and surrogates, which UTF-8 cannot hold.
 _not_in_key = re.compile("[\x00-\x1f\x7f-\x9f/\ud800-\udfff]").search
@@ -60,11 +82,32 @@ def check_writable(collection: str, *, deletes: bool) -> str:
     return collection
 
 
+def check_session(session: str) -> str:
+    """Return the id of a session, or raise `INVALID_NAME`."""
+    if not _session(session):
+        raise RoostError(Code.INVALID_NAME, f"A session is {SESSION_PATTERN}.")
+    return session
+
+
+def check_client(client: str) -> str:
+    """Return the id of an application, or raise `INVALID_NAME`."""
+    if not _client(client):
+        raise RoostError(Code.INVALID_NAME, f"A client is {CLIENT_PATTERN}.")
+    return client
+
+
 def check_device(device: str) -> str:
     """Return `device`, or raise `INVALID_NAME`."""
     if not _device(device):
         raise RoostError(Code.INVALID_NAME, f"A device is {DEVICE_PATTERN}.")
     return device
+
+
+def check_policy(policy: str) -> str:
+    """Return `policy`, or raise `INVALID_NAME`."""
+    if not _policy(policy):
+        raise RoostError(Code.INVALID_NAME, f"Policies have a name: {POLICY_PATTERN}.")
+    return policy
 
 
 def check_key(key: str) -> str:

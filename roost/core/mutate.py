@@ -15,8 +15,8 @@ import msgspec
 
 from roost.core import edits as editing
 from roost.core import merge
-from roost.core.commands import Mutation, Op, Result, Written
-from roost.core.decide import Draft, OpenLog, Rules, check_room, edited, size_of
+from roost.core.commands import Mutation, Op, Result, Sees, Written
+from roost.core.decide import Draft, OpenLog, Rules, check_room, edited, is_unseen, size_of
 from roost.core.errors import Code, RoostError
 from roost.core.events import Document, DocumentId, Event, Stamp, microseconds
 from roost.core.ids import INBOX, check_writable
@@ -37,10 +37,11 @@ class InboxFull(RoostError):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a mutation comes from."""
+    """Where a mutation comes from; `sees` as of `Push`."""
 
     device: str
     actor: str
+    sees: Sees | None = None
 
 
 def mutate(
@@ -116,6 +117,8 @@ class _Mutating:
         """What the op comes to, and whether anybody else had a part in it."""
         check_writable(op.collection, deletes=op.kind == "delete")
         document = self._draft.find((op.collection, op.key))
+        if document is not None and is_unseen(document, self._origin.sees):
+            document = None
         self._draft.spend(size_of(op, document), self._rules.limits)
         events = self._after_base((op.collection, op.key), document)
         conflict = None if document is None else Conflict(op, self._stamp, document, events, self._rules.limits)

@@ -9,12 +9,18 @@ worth repeating raises `TransactionLost`. Nothing else leaves an engine but bugs
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from roost.core.audit import AuditStore
 from roost.core.errors import Code, RoostError
 from roost.core.events import Device, Document, Event, Head
+from roost.core.keys import KeyStore, TransactionKeys
+from roost.core.retention import RetentionStore
 
 
 class EngineUnavailable(RoostError):
@@ -73,6 +79,9 @@ class DeviceRef(NamedTuple):
     device: str
 
 
+UNREAD = b""
+"""Stands for a value that is there and was not read: no JSON is empty."""
+
 UNSEEN_BYTES_MAX = 8 << 20
 """What the events that are loaded as unseen may hold, of one user in one transaction."""
 
@@ -114,7 +123,9 @@ class Appendix(NamedTuple):
 
     `events` are (user, event), in commit order: seqs of one user ascend. `documents` are (user, document)
     after the last of its events. `heads` replace the locked ones. `devices` are (user, device); of these, only
-    `number`, `cursor` (if it is higher) and `seen_at` are written.
+    `number`, `cursor` (if it is higher) and `seen_at` are written. Of the users `erased`, everything is deleted but the
+    head and the events of this appendix: documents, events, answers, devices and keys. `fields` are what of `documents`
+    is kept in clear, as encoded JSON objects; of a document that is not named there, nothing is.
     """
 
     heads: list[Head]
@@ -122,10 +133,16 @@ class Appendix(NamedTuple):
     events: list[tuple[str, Event]]
     answers: list[StoredAnswer]
     devices: list[tuple[str, Device]]
+    erased: Sequence[str] = ()
+    fields: Mapping[DocumentRef, bytes] = MappingProxyType({})
 
 
 class Transaction(Protocol):
     """One transaction; commits when its context is left without an exception."""
+
+    @property
+    def keys(self) -> TransactionKeys:
+        """The keys of the users whose heads it has locked."""
 
     async def lock(self, users: list[str], at: datetime) -> tuple[dict[str, Head], set[str]]:
         """Lock the heads of `users` until the end; create, with `created_at = at`, those that do not exist.
@@ -140,8 +157,13 @@ class Transaction(Protocol):
         answers: list[AnswerRef],
         events: list[EventRef],
         devices: list[DeviceRef],
+        unread: AbstractSet[DocumentRef] = frozenset(),
     ) -> Loaded:
-        """Load what the commands name, as it is now."""
+        """Load what the commands name, as it is now.
+
+        Of the documents that are `unread` too, only whether there is a value is looked at: it is `UNREAD`, and of their
+        siblings nothing is told.
+        """
 
     async def unseen(self, bases: dict[DocumentRef, int], limit: int) -> dict[DocumentRef, Unseen]:
         """For each document, its events after a seq: the newest `limit` of them."""
@@ -165,6 +187,7 @@ class Point(NamedTuple):
 
     seq: int | None
     document: Document | None
+    erased: bool = False
 
 
 class Snapshot(NamedTuple):
@@ -203,12 +226,13 @@ class Log(NamedTuple):
 
 
 class LaneEvent(NamedTuple):
-    """An event at its place in a lane."""
+    """An event at its place in a lane. Of one that is `corrupt`, the value and the edits could not be opened."""
 
     lane: int
     pos: int
     user: str
     event: Event
+    corrupt: bool = False
 
 
 class Feed(NamedTuple):
@@ -223,9 +247,24 @@ class Feed(NamedTuple):
 
 
 class Engine(Protocol):
-    """A database that Roost runs on. Every read of a user that does not exist returns None."""
+    """A database that Roost runs on. Every read of a user that does not exist returns None.
+
+    Of a user who was erased, reads tell what there is: a head with `erased_at`, and nothing that it heads.
+    """
 
     name: str
+
+    @property
+    def keys(self) -> KeyStore:
+        """Where users' keys are, wrapped."""
+
+    @property
+    def audit(self) -> AuditStore:
+        """Where the audit trail rests."""
+
+    @property
+    def retention(self) -> RetentionStore:
+        """What it lets go of."""
 
     async def open(self) -> None:
         """Connect, and see that the schema is the one that this release needs."""

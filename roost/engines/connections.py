@@ -6,6 +6,7 @@ or it is a bug and passes through.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import asyncpg
 
 from roost.core.ports import EngineFull, EngineUnavailable, TransactionLost
+from roost.engines.transit import tls_of
 
 Connection = Any
 """A connection or record of the driver, which has no types of its own."""
@@ -65,7 +67,15 @@ def translated() -> Iterator[None]:
     except _FULL as error:
         raise EngineFull from error
     except _GONE as error:
-        raise EngineUnavailable(f"The engine does not answer ({type(error).__name__}).") from error
+        raise EngineUnavailable(_why(error)) from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"The engine's certificate is not one to trust: {error.verify_message.rstrip('.')}."
+    if "rejected SSL upgrade" in str(error):
+        return "The engine speaks no TLS, which one on another machine should (or say sslmode=disable in its URL)."
+    return f"The engine does not answer ({type(error).__name__})."
 
 
 class Connections:
@@ -85,6 +95,7 @@ class Connections:
         timeout_s = self._timeout_s
         self._pool = asyncpg.create_pool(
             self._url,
+            ssl=tls_of(self._url),
             min_size=0,
             max_size=self._size,
             timeout=timeout_s,

@@ -7,18 +7,21 @@ copies, so that nobody sees it before it commits and nothing is left of it if it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TypeVar
 
 from msgspec.structs import replace
 
+from roost.core.audit import AuditStore
 from roost.core.events import Device, Document, DocumentId, Event, Head
 from roost.core.fold import document_of, superseded
 from roost.core.ids import LANES, lane_of
 from roost.core.limits import Limits
 from roost.core.ports import (
+    UNREAD,
     UNSEEN_BYTES_MAX,
     AnswerRef,
     Appendix,
@@ -39,44 +42,24 @@ from roost.core.ports import (
     StoredAnswer,
     Unseen,
 )
+from roost.core.retention import Expired
+from roost.engines.audit import MemoryAudit
+from roost.engines.held import Held, User
+from roost.engines.keys import MemoryKeys, MemoryTransactionKeys
 
 Item = TypeVar("Item", Document, Event)
-
-
-class User:
-    """A user's state. `events[seq - 1]` is event `seq`, or None where it was folded away."""
-
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.events: list[Event | None] = []
-        self.documents: dict[DocumentId, Document] = {}
-        self.devices: dict[str, Device] = {}
-
-    def log(self, after: int = 0, until: int | None = None) -> Iterator[Event]:
-        """The events that are kept, of those with a seq over `after`, up to `until`."""
-        return (event for event in self.events[after:until] if event is not None)
-
-    def events_of(self, document: DocumentId, after: int = 0, until: int | None = None) -> list[Event]:
-        """Those of one document."""
-        return [event for event in self.log(after, until) if (event.collection, event.key) == document]
-
-    def copy(self) -> User:
-        """A copy that can be changed on its own; what it holds is immutable."""
-        twin = User(self.head)
-        twin.events = self.events.copy()
-        twin.documents = self.documents.copy()
-        twin.devices = self.devices.copy()
-        return twin
 
 
 class MemoryTransaction:
     """See `roost.core.ports.Transaction`. `users` are the copies that it works on."""
 
-    def __init__(self, users: dict[str, User], answers: dict[AnswerRef, StoredAnswer]) -> None:
+    def __init__(self, users: dict[str, User], answers: dict[AnswerRef, StoredAnswer], keys: MemoryKeys) -> None:
         self._committed = users
+        self.keys = MemoryTransactionKeys(keys)
         self.users: dict[str, User] = {}
         self.answers = answers.copy()
         self.events: list[tuple[str, Event]] = []
+        self.erased: list[str] = []
 
     async def lock(self, users: list[str], at: datetime) -> tuple[dict[str, Head], set[str]]:
         """Copy the users; create those that do not exist."""
@@ -89,6 +72,7 @@ class MemoryTransaction:
             else:
                 self.users[user] = User(Head(user, 0, 0, at, at, {}))
                 created.add(user)
+        self.keys.lock(users)
         return {user: self.users[user].head for user in users}, created
 
     async def load(
@@ -97,11 +81,14 @@ class MemoryTransaction:
         answers: list[AnswerRef],
         events: list[EventRef],
         devices: list[DeviceRef],
+        unread: AbstractSet[DocumentRef] = frozenset(),
     ) -> Loaded:
         """Look everything up in the copies."""
         loaded = Loaded({}, {}, {}, {}, {})
         for document in documents:
             if found := self.users[document.user].documents.get(document[1:]):
+                if document in unread and found.value is not None:
+                    found = replace(found, value=UNREAD, siblings=None)
                 loaded.documents[document] = found
         for answer in answers:
             if stored := self.answers.get(answer):
@@ -134,8 +121,14 @@ class MemoryTransaction:
         """Change the copies."""
         for head in appendix.heads:
             self.users[head.user].head = head
+        for user in appendix.erased:
+            self._erase(user)
         for user, document in appendix.documents:
-            self.users[user].documents[document.collection, document.key] = document
+            name = document.collection, document.key
+            self.users[user].documents[name] = document
+            self.users[user].fields.pop(name, None)
+            if fields := appendix.fields.get(DocumentRef(user, *name)):
+                self.users[user].fields[name] = fields
         for user, event in appendix.events:
             self.users[user].events.append(event)
         for user, device in appendix.devices:
@@ -145,6 +138,14 @@ class MemoryTransaction:
         self.events += appendix.events
         for user in abandoned:
             del self.users[user]
+
+    def _erase(self, user: str) -> None:
+        """Empty a user's copy; the event that says so is still to come."""
+        self.users[user] = emptied = User(self.users[user].head)
+        emptied.events = [None] * (emptied.head.seq - 1)
+        self.answers = {ref: answer for ref, answer in self.answers.items() if ref.user != user}
+        self.erased.append(user)
+        self.keys.erase(user)
 
 
 class Memory:
@@ -158,9 +159,12 @@ class Memory:
         self._answers: dict[AnswerRef, StoredAnswer] = {}
         # A lane's item is at its position less one, and None where the event was folded away.
         self._lanes: list[list[tuple[str, Event] | None]] = [[] for _ in range(LANES)]
+        self.audit: AuditStore = MemoryAudit()
+        self.keys = MemoryKeys(self._alone, self.users)
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
         self._is_open = False
+        self.retention = MemoryRetention(self)
 
     async def open(self) -> None:
         """Begin to answer."""
@@ -180,17 +184,29 @@ class Memory:
         """A transaction; the others wait until it has ended."""
         await self.ping()
         async with self._lock:
-            transaction = MemoryTransaction(self._users, self._answers)
+            transaction = MemoryTransaction(self._users, self._answers, self.keys)
             yield transaction
+            transaction.keys.commit()
             self._users |= transaction.users
             self._answers = transaction.answers
+            for user in transaction.erased:
+                self._forget_positions(user)
             for user, event in transaction.events:
                 self._lanes[lane_of(user)].append((user, event))
+
+    @asynccontextmanager
+    async def _alone(self, user: str) -> AsyncIterator[Held | None]:
+        """What there is of a user, to be changed while nobody has a transaction."""
+        async with self._lock:
+            found = self._users.get(user)
+            yield None if found is None else Held(found, self._answers, self._lanes[lane_of(user)])
 
     async def points(self, refs: list[DocumentRef]) -> list[Point]:
         """Many point reads."""
         return [
-            Point(user.head.seq, user.documents.get(ref[1:])) if user else Point(None, None)
+            Point(user.head.seq, user.documents.get(ref[1:]), user.head.erased_at is not None)
+            if user
+            else Point(None, None)
             for ref, user in ((ref, self._users.get(ref.user)) for ref in refs)
         ]
 
@@ -315,7 +331,7 @@ class Memory:
             for user, device in devices:
                 found = self._users.get(user)
                 before = found.devices.get(device.device) if found else None
-                if found and (before or len(found.devices) < devices_max):
+                if found and not found.head.erased_at and (before or len(found.devices) < devices_max):
                     number = before.number if before else 0
                     found.devices[device.device] = replace(_advanced(before, device, number), until=device.until)
 
@@ -376,6 +392,45 @@ class Memory:
             for _, ref in old[:limit]:
                 del self._answers[ref]
             return len(old[:limit])
+
+    def _forget_positions(self, user: str) -> None:
+        lane = self._lanes[lane_of(user)]
+        lane[:] = [None if place is None or place[0] == user else place for place in lane]
+
+
+class MemoryRetention:
+    """See `roost.core.retention.RetentionStore`. An erased user is rid of everything at once."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    async def sweep(self, user: str) -> int:  # noqa: ARG002  # see the class
+        """Nothing is ever left."""
+        return 0
+
+    async def leftovers(self, users: Sequence[str]) -> list[str]:  # noqa: ARG002  # see the class
+        """Nobody has any."""
+        return []
+
+    async def holders(self, users: Sequence[str], collections: Sequence[str]) -> set[tuple[str, str]]:
+        """Who has, or had, a document of which collection."""
+        documents = await self._documents(users)
+        return {(user, document.collection) for user, document in documents if document.collection in collections}
+
+    async def expired(self, users: Sequence[str], before: Mapping[str, datetime], limit: int) -> list[Expired]:
+        """Documents whose time is over."""
+        found = [
+            Expired(user, document.collection, document.key, document.version)
+            for user, document in await self._documents(users)
+            if document.value is not None
+            and document.collection in before
+            and document.updated_at < before[document.collection]
+        ]
+        return sorted(found, key=lambda each: (_place(each.user), each))[:limit]
+
+    async def _documents(self, users: Sequence[str]) -> list[tuple[str, Document]]:
+        stored = {user: await self._memory.stored(user) for user in users}
+        return [(user, document) for user, found in stored.items() if found for document in found[1]]
 
 
 def _advanced(before: Device | None, device: Device, number: int) -> Device:

@@ -17,6 +17,7 @@ from roost.core.ids import LANES
 from roost.core.ports import EngineUnavailable
 from roost.engines import statements
 from roost.engines.connections import Connection, translated
+from roost.engines.transit import tls_of
 
 SQL = statements.load("migrate")
 _ADVISORY_LOCK = 0x526F6F7374  # "Roost"
@@ -47,7 +48,7 @@ async def migrate(url: str, *, region: str, timeout_s: float = 10.0) -> list[Mig
     """Apply what is missing; returns it. Raises `EngineUnavailable`, also for a database that is too new."""
     applied = []
     with translated():
-        connection = await asyncpg.connect(url, timeout=timeout_s)
+        connection = await asyncpg.connect(url, ssl=tls_of(url), timeout=timeout_s)
         try:
             await connection.execute(SQL["wait_for_others"], _ADVISORY_LOCK)
             version = await _version(connection)

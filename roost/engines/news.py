@@ -18,6 +18,7 @@ import structlog
 
 from roost.engines import statements
 from roost.engines.connections import Connection
+from roost.engines.transit import tls_of
 
 SQL = statements.load("news")
 CHANNEL = "roost"
@@ -88,6 +89,7 @@ class News:
         """Connect, and hear until the connection ends. Raises what the driver raises."""
         connection = await asyncpg.connect(
             self._url,
+            ssl=tls_of(self._url),
             timeout=self._timeout_s,
             command_timeout=self._timeout_s,
             # Nothing is written here, yet a NOTIFY is a commit, which would wait for the disk.

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Protocol
 
+from roost.core.audit import AuditStore
 from roost.core.events import Device, Document, Head
 from roost.core.ids import lane_of
 from roost.core.ports import (
@@ -28,9 +29,12 @@ from roost.core.ports import (
     SnapshotTooLarge,
 )
 from roost.engines import statements
+from roost.engines.audit import PostgresAudit
 from roost.engines.connections import Connection, Connections
+from roost.engines.keys import PostgresKeys
 from roost.engines.migrate import SCHEMA_VERSION
 from roost.engines.news import News
+from roost.engines.retention import PostgresRetention
 from roost.engines.rows import columns, event_of, head_of, refs_columns
 from roost.engines.transaction import PostgresTransaction
 
@@ -94,19 +98,23 @@ class Postgres:
         self._writers = Connections(url, size=sizes.writers, timeout_s=timeout_s)
         self._readers = Connections(url, size=sizes.readers, timeout_s=timeout_s)
         self._pages = Connections(url, size=sizes.pool, timeout_s=timeout_s)
+        self.keys = PostgresKeys(self._pages)
+        self._audit = Connections(url, size=1, timeout_s=timeout_s)
+        self.audit: AuditStore = PostgresAudit(self._audit, self._pages)
         self._news = News(url, timeout_s=timeout_s, enabled=sizes.notify)
+        self.retention = PostgresRetention(self._pages)
         self._page_bytes_max = page_bytes_max
         self._snapshot_bytes_max = snapshot_bytes_max
 
     async def open(self) -> None:
         """Get ready. Connections are made when they are needed, so a node starts while its engine is away."""
-        for connections in (self._writers, self._readers, self._pages):
+        for connections in (self._writers, self._readers, self._pages, self._audit):
             await connections.open()
 
     async def close(self) -> None:
         """Let go of every connection."""
         await self._news.close()
-        for connections in (self._writers, self._readers, self._pages):
+        for connections in (self._writers, self._readers, self._pages, self._audit):
             await connections.close()
 
     async def ping(self) -> None:
@@ -127,10 +135,10 @@ class Postgres:
         if not refs:
             return []
         points = [Point(None, None)] * len(refs)
-        for nr, seq, *found in await self._readers.fetch(SQL["points"], *refs_columns(refs)):
+        for nr, seq, erased, *found in await self._readers.fetch(SQL["points"], *refs_columns(refs)):
             ref = refs[nr - 1]
             document = None if found[0] is None else Document(ref.collection, ref.key, *found)
-            points[nr - 1] = Point(seq, document)
+            points[nr - 1] = Point(seq, document, erased)
         return points
 
     async def head(self, user: str) -> Head | None:

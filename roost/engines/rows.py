@@ -15,9 +15,9 @@ _counts = msgspec.json.Decoder(dict[str, int])
 
 
 def head_of(row: Record) -> Head:
-    """A head from `user_id, seq, floor, created_at, updated_at, counts, clock`."""
-    user, seq, floor, created_at, updated_at, counts, clock = row
-    return Head(user, seq, floor, created_at, updated_at, _counts.decode(counts), clock)
+    """A head from `user_id, seq, floor, created_at, updated_at, counts, clock, erased_at`."""
+    user, seq, floor, created_at, updated_at, counts, clock, erased_at = row
+    return Head(user, seq, floor, created_at, updated_at, _counts.decode(counts), clock, erased_at)
 
 
 def event_of(row: Record) -> Event:

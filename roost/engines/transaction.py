@@ -6,6 +6,7 @@ each.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +28,8 @@ from roost.core.ports import (
 )
 from roost.engines import statements
 from roost.engines.connections import Connection, Record
+from roost.engines.keys import PostgresTransactionKeys
+from roost.engines.retention import erase, erase_heads, raise_lanes
 from roost.engines.rows import columns, event_of, head_of, refs_columns, sparse
 
 SQL = statements.load("write")
@@ -38,6 +41,7 @@ class PostgresTransaction:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._locked: dict[str, Head] = {}
+        self.keys = PostgresTransactionKeys(connection)
 
     async def lock(self, users: list[str], at: datetime) -> tuple[dict[str, Head], set[str]]:
         """Lock the heads; where some are missing, they are created first. The transaction's first statement."""
@@ -52,7 +56,10 @@ class PostgresTransaction:
             rows = await self._fetch("lock_heads", *refs)
             if len(rows) < len(users):
                 raise TransactionLost
-        self._locked = {head.user: head for head in map(head_of, rows)}
+        for generation, *row in rows:
+            head = head_of(row)
+            self._locked[head.user] = head
+            self.keys.generations[head.user] = generation
         return self._locked, created
 
     async def load(
@@ -61,11 +68,13 @@ class PostgresTransaction:
         answers: list[AnswerRef],
         events: list[EventRef],
         devices: list[DeviceRef],
+        unread: AbstractSet[DocumentRef] = frozenset(),
     ) -> Loaded:
         """Load what the commands name."""
         loaded = Loaded({}, {}, {}, {}, {})
         if documents:
-            for user, *row in await self._fetch("load_documents", *refs_columns(documents)):
+            whole = [ref not in unread for ref in documents]
+            for user, *row in await self._fetch("load_documents", *refs_columns(documents), whole):
                 loaded.documents[DocumentRef(user, row[0], row[1])] = Document(*row)
         if answers:
             for user, key, *stored in await self._fetch("load_answers", *refs_columns(answers)):
@@ -109,6 +118,7 @@ class PostgresTransaction:
             await self._fetch("append_devices", *columns(devices))
         if not appendix.events:
             return
+        _, floors = await erase(self._connection, appendix.erased) if appendix.erased else (0, {})
         heads = [(lane_of(h.user), h.user, h.seq, h.updated_at, h.clock, self._new_counts(h)) for h in appendix.heads]
         siblings = {(user, d.version): d.siblings for user, d in appendix.documents}
         steps: dict[int, int] = {}
@@ -133,7 +143,11 @@ class PostgresTransaction:
             sparse([_array(e.beside) for _, e in appendix.events]),
             sparse([e.edits for _, e in appendix.events]),
             sparse([siblings.get((user, e.seq)) for user, e in appendix.events]),
+            [_fields(appendix, user, e) for user, e in appendix.events] if appendix.fields else [],
         )
+        if appendix.erased:
+            await erase_heads(self._connection, [head for head in appendix.heads if head.user in appendix.erased])
+            await raise_lanes(self._connection, floors)
 
     def _new_counts(self, head: Head) -> str | None:
         """The counts to write; None where they are what they were, as for most writes."""
@@ -144,6 +158,12 @@ class PostgresTransaction:
     async def _fetch(self, statement: str, *arguments: Any) -> list[Record]:
         rows: list[Record] = await self._connection.fetch(SQL[statement], *arguments)
         return rows
+
+
+def _fields(appendix: Appendix, user: str, event: Event) -> str | None:
+    """What of the event's document is kept in clear."""
+    fields = appendix.fields.get(DocumentRef(user, event.collection, event.key))
+    return None if fields is None else fields.decode()
 
 
 def _array(items: tuple[int, ...]) -> str | None:

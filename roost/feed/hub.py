@@ -30,7 +30,7 @@ class Follower:
         self._seq = 0
         self._events: dict[int, Event] = {}
         self._bytes = 0
-        self._doubted = False
+        self._doubted = self._called = False
         self.released = False
 
     def publish(self, seq: int, events: Sequence[Event]) -> None:
@@ -38,6 +38,8 @@ class Follower:
         if seq <= self._seq:
             return  # what this node itself has committed comes again by the tail
         self._seq = seq
+        if any(event.kind == "erase" for event in events):
+            self._doubted = True  # told to those too who wait for no event
         self._bytes += sum(len(event.value or b"") for event in events)
         if len(self._events) + len(events) > BUFFER_EVENTS_MAX or self._bytes > BUFFER_BYTES_MAX:
             self._forget()
@@ -50,19 +52,25 @@ class Follower:
         self._doubted = True
         self._news.set()
 
+    def call(self) -> None:
+        """Something else has changed that may matter to whoever waits."""
+        self._called = True
+        self._news.set()
+
     def release(self) -> None:
         """Wait no longer, whatever the log."""
         self.released = True
         self._news.set()
 
     async def wait(self, seen: int, timeout_s: float | None) -> bool:
-        """Whether the log is past `seen`, or may be; waits at most `timeout_s` (None: for ever) for it."""
+        """Whether the log is past `seen`, or may be; waits for that or a call, at most `timeout_s` (None: for ever)."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._seq <= seen and not self._doubted and not self.released:
+                while self._seq <= seen and not self._doubted and not self._called and not self.released:
                     self._news.clear()
                     await self._news.wait()
         doubted, self._doubted = self._doubted, False
+        self._called = False
         return self._seq > seen or doubted
 
     def take(self, after: int) -> list[Event]:
@@ -117,6 +125,12 @@ class Hub:
             if lane_of(user) in lanes:
                 for follower in followers:
                     follower.doubt()
+
+    def call(self) -> None:
+        """Make everybody see whether they may still be told: other policies are in force."""
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.call()
 
     def drain(self) -> None:
         """Let everybody go, now and from now on: this node is about to stop."""

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 import structlog
 from msgspec.structs import replace
 
-from roost.core.errors import Code, RoostError
+from roost.core.errors import Code, RoostError, user_erased
 from roost.core.events import Device
 from roost.core.ports import Engine, EngineUnavailable, TransactionLost
 
@@ -152,10 +152,15 @@ class Presence:
                 self._known.pop(user, None)
 
     async def devices(self, user: str) -> list[Device]:
-        """All devices of a user, by name; `until` is None for those that are not connected. Raises `NOT_FOUND`."""
+        """All devices of a user, by name; `until` is None for those that are not connected.
+
+        Raises `NOT_FOUND`, `USER_ERASED`.
+        """
         rows = await self._engine.devices(user)
         if rows is None:
             raise RoostError(Code.NOT_FOUND, f"There is no user {user!r}.")
+        if not rows and (head := await self._engine.head(user)) and head.erased_at is not None:
+            raise user_erased(user)
         now = self._clock()
         found = {}
         for device in rows:

@@ -118,8 +118,9 @@ async def _look(engine: Engine, hub: Hub, interval_s: float) -> None:
             pruned = time()
         try:
             await _take_up(engine, hub, tail)
-            async for _, _, user, event in tail.advance():
-                hub.publish(user, event.seq, (event,))
+            async for place in tail.advance():
+                # Who follows what cannot be opened reads it from the log, and is told so there.
+                hub.publish(place.user, place.event.seq, () if place.corrupt else (place.event,))
             away = False
         except (EngineUnavailable, TransactionLost):
             if not away:  # once, however long it lasts: what keeps the engine away may be a full disk

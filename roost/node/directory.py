@@ -25,7 +25,7 @@ LOCK = "lock"
 RUN = "run.json"
 # What may stand in a directory that is to become a data directory: what a mount brings, and what a first start or
 # `roost token` has left.
-_HARMLESS = {LOCK, "lost+found", "signing_key.json"}
+_HARMLESS = {LOCK, "lost+found", "signing_key.json", "keyring.json", "shredded.jsonl"}
 
 Content = TypeVar("Content", bound=msgspec.Struct)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,23 +14,31 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+import structlog
 
 from roost import app
+from roost.authz.policy.check import PolicyFaults
+from roost.authz.policy.policies import from_directory
 from roost.core.ports import EngineUnavailable
-from roost.crypto.signing import SigningKey, SigningKeyError
+from roost.crypto.keyring import KeyringError
+from roost.crypto.ledger import LedgerError
+from roost.crypto.signing import SigningKeyError, SigningKeys
 from roost.engines.embedded import Embedded
+from roost.engines.transit import weakness
 from roost.node import directory
 from roost.node.directory import CannotStart, DataDirectory, InUse, Run
 from roost.node.port import reserve
 from roost.node.signals import stopped_by_signals
 from roost.node.workers import Workers
 from roost.settings import Settings
+from roost.wire.front import INSIDE
+from roost.wire.tls import BadCertificates, Certificates
+
+log = structlog.get_logger("roost.serve")
 
 MEMORY = "memory:"
 METRICS = "roost-metrics-"
 """How the names of folders of metrics begin."""
-SPARE_CONNECTIONS = 1_024
-"""Connections that a worker takes beside its long polls."""
 
 
 class Node(NamedTuple):
@@ -47,6 +56,8 @@ def serve(settings: Settings, up: Callable[[Node], None]) -> None:
     """
     if settings.engine == MEMORY and settings.workers > 1:
         raise CannotStart("The engine memory: is one process's own: use --workers 1.")
+    _check_tls(settings)
+    settings = _with_policies(settings)
     with ExitStack() as stack:
         stack.enter_context(stopped_by_signals())
         port = reserve(settings.host, settings.port)
@@ -57,17 +68,29 @@ def serve(settings: Settings, up: Callable[[Node], None]) -> None:
         with _named(settings.engine):
             settings = msgspec.structs.replace(settings, data=owned.path, engine=engine, port=port.number)
             asyncio.run(app.migrate(settings))
+            _unlock(settings)
+            _reconcile(settings)
         _check_key(owned.path)
         os.environ.update(settings.to_env())
         _forget_metrics(owned.path)
         metrics = stack.enter_context(_metrics()) if settings.workers > 1 else None
-        owned.announce(Run(os.getpid(), port.url, engine, metrics))
-        Workers(
-            port,
-            settings.workers,
-            connections_max=settings.waiters_max + SPARE_CONNECTIONS,
-            up=lambda: up(Node(settings, port.url, fresh)),
-        ).run()
+        url = port.url if settings.tls_cert is None else port.url.replace("http:", "https:", 1)
+        owned.announce(Run(os.getpid(), url, engine, metrics))
+        inside = [] if settings.tls_cert is None else [reserve(INSIDE, 0) for _ in range(settings.workers)]
+        for each in inside:
+            stack.callback(each.reservation.close)
+        Workers(port, settings, inside=inside, up=lambda: up(Node(settings, url, fresh))).run()
+
+
+def _with_policies(settings: Settings) -> Settings:
+    """See that the directory of policies can be taken, and name it for workers. Raises `CannotStart`."""
+    if settings.policy_dir is None:
+        return settings
+    try:
+        from_directory(settings.policy_dir)
+    except PolicyFaults as faults:
+        raise CannotStart(f"{faults} Correct them (`roost policy check FILE`).") from None
+    return msgspec.structs.replace(settings, policy_dir=settings.policy_dir.resolve())
 
 
 @contextmanager
@@ -106,11 +129,47 @@ def _named(engine: str | None) -> Iterator[None]:
         raise CannotStart(f"{error.detail} It is {shown}: see that it runs, or name another with --engine.") from error
 
 
+def _unlock(settings: Settings) -> None:
+    try:
+        asyncio.run(app.unlock(settings, _adopting))
+    except KeyringError as error:
+        raise CannotStart(error.detail) from error
+
+
+def _reconcile(settings: Settings) -> None:
+    """A database that was restored has people back who were erased: not for anybody to see."""
+    try:
+        count = asyncio.run(app.reconcile(settings))
+    except LedgerError as error:
+        raise CannotStart(f"{error.detail} Restore it, or see that it may be written.") from error
+    if count:
+        log.warning("erased again whom the shred ledger has", users=count)
+
+
+def _adopting(done: int, _of: int | None) -> None:
+    log.info("adopting what is stored in clear", users=done)
+
+
 def _check_key(data: Path) -> None:
     try:
-        SigningKey.load_or_create(data)
+        SigningKeys.load_or_create(data)
     except SigningKeyError as error:
         raise CannotStart(str(error)) from error
+
+
+def _check_tls(settings: Settings) -> None:
+    """See that certificates can be used, and warn of an engine that is reached by less than is the default."""
+    weak = weakness(settings.engine or "")
+    if weak is not None:
+        log.warning(weak)
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    if settings.workers > 1 and sys.platform != "linux":
+        raise CannotStart("TLS with several workers takes Linux: use --workers 1, or a proxy that ends TLS.")
+    try:
+        Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca, settings.tls_clients)
+    except BadCertificates as error:
+        raise CannotStart(f"{error} See ROOST_TLS_CERT, ROOST_TLS_KEY and ROOST_TLS_CLIENT_CA.") from error
 
 
 @contextmanager

@@ -13,22 +13,26 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import structlog
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.server.mp import MPServer
+from granian.net import SocketSpec  # type: ignore[attr-defined]  # here and below: Granian has no types inside
+from granian.server.mp import MPServer, WorkerProcess
 from prometheus_client import multiprocess
 
 from roost.node import logs
 from roost.node.directory import CannotStart
 from roost.node.interrupt import Interrupt
 from roost.node.port import Port
+from roost.settings import Settings
 
 TARGET = "roost.app:create"
 DRAIN = signal.SIGUSR1
@@ -49,19 +53,32 @@ log = structlog.get_logger("roost.workers")
 
 
 class Workers(MPServer):
-    """The workers of one server. `up` is called once, when the first of them listens."""
+    """The workers of one server. `up` is called once, when the first of them listens.
+
+    Where TLS ends in them, `inside` has a port for each one's HTTP server, and they listen on `port` themselves.
+    """
 
     def __init__(
-        self, port: Port, count: int, *, connections_max: int, up: Callable[[], None], target: str = TARGET
+        self,
+        port: Port,
+        settings: Settings,
+        *,
+        up: Callable[[], None],
+        inside: Sequence[Port] = (),
+        target: str = TARGET,
     ) -> None:
+        listening = inside[0] if inside else port
         super().__init__(
             target,
-            address=port.host,
-            port=port.number,
+            address=listening.host,
+            port=listening.number,
             interface=Interfaces.ASGI,
             loop=Loops.uvloop,
-            workers=count,
-            backpressure=connections_max,
+            workers=settings.workers,
+            backpressure=settings.connections_max,
+            # HTTP/2 would be told apart by a connection's first bytes, which may then take for ever to come.
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=int(settings.head_timeout_s * 1000)),
             factory=True,
             websockets=False,  # Roost's own, see `roost.wire.upgrade`
             log_level=LogLevels.error,
@@ -70,9 +87,10 @@ class Workers(MPServer):
         )
         self.main_loop_interrupt = Interrupt()  # type: ignore[assignment]  # stands in for the Event
         self._port = port
+        self._inside = inside
         self._up = up
         self._listening = threading.Event()
-        self._pauses = [0.0] * count
+        self._pauses = [0.0] * settings.workers
         self._first_deaths = 0
 
     def run(self) -> None:
@@ -85,7 +103,7 @@ class Workers(MPServer):
             self.serve(spawn_target=_work)
         finally:
             for worker in self.wrks:
-                worker.kill()  # type: ignore[no-untyped-call]  # here and below: Granian has no types inside
+                worker.kill()  # type: ignore[no-untyped-call]
         if self._first_deaths >= FIRST_DEATHS_MAX:
             raise CannotStart("The workers end as they start: see the first error above.")
 
@@ -99,6 +117,15 @@ class Workers(MPServer):
         super().startup(spawn_target, target_loader)  # type: ignore[no-untyped-call]
         if hangup is signal.SIG_IGN:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> WorkerProcess:  # type: ignore[override]
+        """A worker; where TLS ends in it, with a port of its own for what is inside."""
+        if self._inside:
+            inside = self._inside[idx]
+            os.environ["ROOST_TLS_INSIDE"] = str(inside.number)
+            if sys.platform == "linux":  # the parent process binds for all workers elsewhere
+                self._ssp = SocketSpec(inside.host, inside.number, self.backlog)  # type: ignore[assignment]
+        return super()._spawn_worker(idx, target, callback_loader)
 
     def _await_first(self) -> None:
         while not self.interrupt_signal:

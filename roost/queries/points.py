@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from roost.batcher import Batcher
+from roost.core.keys import Corrupt
 from roost.core.ports import DocumentRef, Engine, EngineUnavailable, Point, TransactionLost
 from roost.settings import Settings
 
@@ -29,11 +30,16 @@ class Points:
         """The document as it is now. Raises `UNAVAILABLE` or `OVERLOADED`."""
         return await self._batcher.submit(ref)
 
-    async def _run(self, refs: list[DocumentRef], deadline: float) -> Sequence[Point]:
+    async def _run(self, refs: list[DocumentRef], deadline: float) -> Sequence[Point | Corrupt]:
         loop = asyncio.get_running_loop()
         while True:
             try:
                 return await self._engine.points(refs)
+            except Corrupt as corrupt:
+                if len(refs) == 1:
+                    return [corrupt]
+                # One that cannot be opened must not take its batch along: each is read alone.
+                return [point for ref in refs for point in await self._run([ref], deadline)]
             except (EngineUnavailable, TransactionLost) as error:
                 if loop.time() + _PAUSE_S >= deadline:
                     raise EngineUnavailable("The engine does not answer.") from error

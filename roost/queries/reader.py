@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from roost.core.errors import Code, RoostError
+from roost.core.audit import Cursor, Excerpt, Selection
+from roost.core.errors import Code, RoostError, user_erased
 from roost.core.events import Head
 from roost.core.ids import SYSTEM_USER
 from roost.core.moment import Moment
@@ -26,6 +28,7 @@ from roost.core.ports import (
     Snapshot,
     TransactionLost,
 )
+from roost.queries.audit import excerpt
 from roost.queries.points import Points
 from roost.settings import Settings
 
@@ -34,7 +37,7 @@ _PAUSE_S = 0.05
 
 
 class Reader:
-    """Reads of one node. Every method raises `NOT_FOUND` where there is no such user."""
+    """Reads of one node. Every method raises `NOT_FOUND` where there is no such user, `USER_ERASED` where one was."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
@@ -49,6 +52,8 @@ class Reader:
             point = await self._points.get(ref)
             if point.seq is None:
                 raise _no_user(ref.user)
+            if point.erased:
+                raise user_erased(ref.user)
             _reaches(point.seq, moment.at_least)
             return point
         seq = await self._seq(ref.user, moment)
@@ -62,6 +67,7 @@ class Reader:
         page = await self._ask(lambda: self._engine.page(user, collection, prefix, after, limit))
         if page is None:
             raise _no_user(user)
+        _alive(page.head)
         _reaches(page.head.seq, moment.at_least)
         return page
 
@@ -80,6 +86,7 @@ class Reader:
         history = await self._ask(lambda: self._engine.history(ref, before, limit))
         if history is None:
             raise _no_user(ref.user)
+        _alive(history.head)
         if not history.events and before is None:
             kept = (
                 "There is no such document in what is kept."
@@ -89,12 +96,13 @@ class Reader:
             raise RoostError(Code.NOT_FOUND, kept)
         return history
 
-    async def log(self, user: str, after: int, limit: int, collections: list[str] | None) -> Log:
-        """A user's events after a cursor."""
+    async def log(self, user: str, after: int, limit: int, collections: list[str] | None, *, kept: bool = False) -> Log:
+        """A user's events after a cursor; what is `kept` of those up to the floor only where that is asked for."""
         log = await self._ask(lambda: self._engine.log(user, after, limit, collections))
         if log is None:
             raise _no_user(user)
-        if after < log.head.floor:
+        _alive(log.head)
+        if after < log.head.floor and not kept:
             detail = f"Events up to {log.head.floor} are no longer kept: start again from a snapshot."
             raise RoostError(Code.CURSOR_COMPACTED, detail)
         if after > log.head.seq:
@@ -106,12 +114,22 @@ class Reader:
         head = await self._ask(lambda: self._engine.head(user))
         if head is None:
             raise _no_user(user)
-        return head
+        return _alive(head)
 
     async def users(self, after: str | None, limit: int) -> list[Head]:
-        """Users in the engine's order, without the system user, who is nobody's."""
-        heads = await self._ask(lambda: self._engine.users(after, limit + 1))
-        return [head for head in heads if head.user != SYSTEM_USER][:limit]
+        """Users in the engine's order, without those who were erased and the system user, who is nobody's."""
+        found: list[Head] = []
+        while len(found) < limit:
+            heads = await self._ask(partial(self._engine.users, after, limit + 1))
+            found += [head for head in heads if head.user != SYSTEM_USER and head.erased_at is None]
+            if len(heads) <= limit:
+                break
+            after = heads[-1].user
+        return found[:limit]
+
+    async def audit(self, selection: Selection, cursor: Cursor, limit: int) -> Excerpt:
+        """A page of the audit trail."""
+        return await self._ask(lambda: excerpt(self._engine, selection, cursor, limit))
 
     async def ready(self) -> None:
         """Return if the engine answers now. Raises `EngineUnavailable`."""
@@ -164,6 +182,12 @@ def _no_user(user: str) -> RoostError:
     return RoostError(Code.NOT_FOUND, f"There is no user {user!r}.")
 
 
+def _alive(head: Head) -> Head:
+    if head.erased_at is not None:
+        raise user_erased(head.user)
+    return head
+
+
 def _reaches(seq: int, at_least: int | None) -> None:
     if at_least is not None and seq < at_least:
         raise RoostError(Code.CURSOR_AHEAD, f"The log stands at {seq}, short of the {at_least} that was asked for.")
@@ -173,6 +197,7 @@ def _within(head: Head | None, user: str, seq: int, moment: Moment) -> Head:
     """Refuse a moment that the log has not reached, or no longer knows."""
     if head is None:
         raise _no_user(user)
+    _alive(head)
     _reaches(head.seq, moment.at_least)
     if seq > head.seq:
         raise RoostError(Code.CURSOR_AHEAD, f"The log stands at {head.seq}, the moment is ahead of it.")

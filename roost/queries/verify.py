@@ -16,6 +16,7 @@ import msgspec
 from roost.core.events import Event, Head
 from roost.core.fold import Findings, Fold, chained, differences
 from roost.core.ids import lane_of
+from roost.core.keys import Corrupt
 from roost.core.ports import Engine, LaneEvent
 
 PAGE_ITEMS = 1_000
@@ -55,15 +56,19 @@ async def verify(
 
 
 class _SeenLog:
-    """A log by its length, digest and floor; or as much of it as a lane has shown."""
+    """A log by its length, digest and floor; or as much of it as a lane has shown.
 
-    def __init__(self, seq: int = 0, digest: bytes = b"", floor: int = 0) -> None:
+    `digest` is None where something in it cannot be opened: then nobody can compare what it holds.
+    """
+
+    def __init__(self, seq: int = 0, digest: bytes | None = b"", floor: int = 0) -> None:
         self.seq = seq
         self.digest = digest
         self.floor = floor
 
-    def add(self, event: Event) -> None:
-        self.seq, self.digest = event.seq, chained(self.digest, event)
+    def add(self, event: Event, *, corrupt: bool) -> None:
+        self.seq = event.seq
+        self.digest = None if corrupt or self.digest is None else chained(self.digest, event)
 
 
 class _Verification:
@@ -76,6 +81,17 @@ class _Verification:
 
     async def user(self, user: str) -> _SeenLog:
         """Verify a user's head and documents; returns the log up to the head."""
+        try:
+            seen = await self._verified(user)
+        except Corrupt as corrupt:
+            self._found(corrupt.detail)
+            head = await self._engine.head(user)
+            seen = _SeenLog(head.seq, None, head.floor) if head else _SeenLog()
+        self.tally.users += 1
+        self._progress(self.tally)
+        return seen
+
+    async def _verified(self, user: str) -> _SeenLog:
         while True:
             stored = await self._engine.stored(user)
             if stored is None:
@@ -87,9 +103,7 @@ class _Verification:
                 break
         for difference in differences(head, documents, folded):
             self._found(f"{user}: {difference}")
-        self.tally.users += 1
         self.tally.documents += len(documents)
-        self._progress(self.tally)
         return _SeenLog(folded.seq, folded.digest, folded.floor)
 
     async def _fold(self, head: Head) -> Fold | None:
@@ -144,8 +158,10 @@ class _Verification:
         seen, log = shown.setdefault(user, _SeenLog()), logs.get(user, _SeenLog())
         if event.seq != seen.seq + 1 and not seen.seq < event.seq <= log.floor:
             yield f"position {place.pos} is event {event.seq} of {user}, after event {seen.seq}"
-        seen.add(event)
-        if event.seq == log.seq and seen.digest != log.digest:
+        if place.corrupt:
+            yield f"position {place.pos}: what event {event.seq} of {user} holds cannot be opened"
+        seen.add(event, corrupt=place.corrupt)
+        if event.seq == log.seq and None not in (seen.digest, log.digest) and seen.digest != log.digest:
             yield f"{user}: the lane shows other events than the log has"
 
     async def _is_hole(self, lane: int, last: int, pos: int) -> bool:

@@ -99,10 +99,10 @@ def _received(op: PutStep | EditStep | DeleteStep) -> Op:
 
 
 class WireEvent(msgspec.Struct, frozen=True):
-    """An event on its way: `value` is null for a `delete`."""
+    """An event on its way: `value` is null unless the kind is `put`."""
 
     seq: Number
-    kind: Literal["put", "delete"]
+    kind: Literal["put", "delete", "erase"]
     collection: str
     key: str
     value: Raw
@@ -122,7 +122,7 @@ def event_of(wire: WireEvent) -> Event:
         kind=wire.kind,
         collection=wire.collection,
         key=wire.key,
-        value=None if wire.kind == "delete" else bytes(wire.value),
+        value=bytes(wire.value) if wire.kind == "put" else None,
         at=wire.at,
         actor=wire.actor,
         device=wire.device,
@@ -199,11 +199,15 @@ class Welcome(msgspec.Struct, frozen=True, tag_field="type", tag="welcome"):
 
 
 class Events(msgspec.Struct, frozen=True, tag_field="type", tag="events"):
-    """The next stretch; `seq` is the cursor behind it. `live` once the log was read to its end."""
+    """The next stretch, from the cursor `after` to `seq`; what is not among the events was left out.
+
+    `live` once the log was read to its end.
+    """
 
     events: tuple[WireEvent, ...]
     seq: Seq
     live: bool
+    after: Seq | UnsetType = UNSET
 
 
 class Pushed(msgspec.Struct, frozen=True, tag_field="type", tag="pushed"):

@@ -28,9 +28,9 @@ from roost.core.limits import Limits
 from roost.sync.draft import Draft
 from roost.sync.frames import encode, mutation_frame
 
-Then = Literal["push", "resume", "refetch", "rename", "wait"]
+Then = Literal["push", "resume", "refetch", "rename", "wait", "forget"]
 """What a device has to do: push (again), connect again after the cursor, read a snapshot again, take a new name and
-push again, or wait and try again."""
+push again, wait and try again, or forget everything, for the user was erased."""
 
 PUSH_BYTES_MAX = 512 << 10
 """Mutations pushed at once, unless a single one is larger (`roost.sync.draft` bounds that)."""
@@ -205,12 +205,17 @@ class Replica:
             return Outcome("rename")
         return Outcome("refetch" if seq < (self.saved.cursor or 0) else None)
 
-    def advance(self, events: Sequence[Event], seq: int) -> Outcome:
-        """Read the next stretch of the log, up to `seq`. What was read before is passed over."""
+    def advance(self, events: Sequence[Event], seq: int, after: int | None = None) -> Outcome:
+        """Read the next stretch of the log, from the cursor `after` up to `seq`. What was read before is passed over.
+
+        Where the server does not say from where, the events of a device that is not narrowed have to be without holes.
+        """
+        if any(event.kind == "erase" for event in events):
+            return self.forget()
         outcome = Outcome()
         cursor = self.saved.cursor or 0
         fresh = [event for event in events if event.seq > cursor]
-        if not self._follows(cursor, fresh, seq):
+        if not self._follows(cursor, fresh, seq, after):
             outcome.then = "resume"
             return outcome
         clock = self.saved.clock
@@ -237,6 +242,8 @@ class Replica:
 
     def refused(self, code: str, expected: int | None = None) -> Outcome:
         """A push was not taken. `expected` is the number that the server goes on from, where it names one."""
+        if code == Code.USER_ERASED:
+            return self.forget()
         if code == Code.CURSOR_AHEAD:
             return Outcome("refetch")
         if code == Code.IDEMPOTENCY_KEY_REUSED:
@@ -288,10 +295,23 @@ class Replica:
         outcome.then = "push" if self.queue else None
         return outcome
 
-    def _follows(self, cursor: int, fresh: Sequence[Event], seq: int) -> bool:
+    def forget(self) -> Outcome:
+        """The user was erased: nothing is left but the device's name and clock, not even what was never pushed."""
+        outcome = Outcome("forget")
+        outcome.documents |= self.documents.keys()
+        outcome.pending |= self.queue.keys()
+        outcome.changed |= self.documents.keys() | self._touched.keys()
+        self.documents, self.queue = {}, {}
+        self._index()
+        self.saved = Saved(self.saved.device, clock=self.saved.clock)
+        return outcome
+
+    def _follows(self, cursor: int, fresh: Sequence[Event], seq: int, after: int | None) -> bool:
         """Whether events are the log from the cursor up to `seq`, as far as that can be seen."""
         seqs = [event.seq for event in fresh]
-        if self.collections is None:
+        if after is not None and after > cursor:
+            return False
+        if after is None and self.collections is None:
             return len(seqs) == max(seq - cursor, 0) and seqs == list(range(cursor + 1, cursor + 1 + len(seqs)))
         return seqs == sorted(set(seqs)) and (not seqs or seqs[-1] <= seq)
 

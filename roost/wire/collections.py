@@ -36,7 +36,7 @@ _ALL_COLLECTIONS = ("collections",)
 async def get_collection(request: Request) -> Answer:
     """A collection's definition."""
     name = request.collection
-    point = await _unless_none(request.context.gate.definition(request.caller, name))
+    point = await unless_none(request.context.gate.definition(request.caller, name))
     document = point and point.document
     if document is None or document.value is None:
         raise RoostError(Code.NOT_FOUND, f"The collection {name!r} is not defined: it has the policy of the settings.")
@@ -68,7 +68,7 @@ async def list_collections(request: Request) -> Answer:
     """A page of what is defined."""
     query: shapes.ListQuery = request.query
     after = cursors.read(_ALL_COLLECTIONS, query.after, check_collection)
-    page = await _unless_none(request.context.gate.definitions(request.caller, after, page_size(request)))
+    page = await unless_none(request.context.gate.definitions(request.caller, after, page_size(request)))
     documents = page.documents if page else []
     answer = {
         "items": [msgspec.json.decode(d.value or b"null") | {"name": d.key, "version": d.version} for d in documents],
@@ -77,7 +77,7 @@ async def list_collections(request: Request) -> Answer:
     return Answer(200, [JSON, PRIVATE], _encode(answer))
 
 
-async def _unless_none(asked: Awaitable[T]) -> T | None:
+async def unless_none(asked: Awaitable[T]) -> T | None:
     """What is asked for; None as long as nothing was ever defined."""
     try:
         return await asked

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from roost.wire import collections, conflicts, documents, events, push, service, users, websocket
+from roost.wire import (
+    audit,
+    clients,
+    collections,
+    conflicts,
+    documents,
+    erasure,
+    events,
+    logins,
+    oauth,
+    policies,
+    push,
+    service,
+    users,
+    websocket,
+)
 from roost.wire.operations import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -12,6 +27,12 @@ OPERATIONS: tuple[Operation, ...] = (
     *push.OPERATIONS,
     *websocket.OPERATIONS,
     *users.OPERATIONS,
+    *erasure.OPERATIONS,
     *collections.OPERATIONS,
+    *policies.OPERATIONS,
+    *audit.OPERATIONS,
+    *logins.OPERATIONS,
+    *oauth.OPERATIONS,
+    *clients.OPERATIONS,
     *service.OPERATIONS,
 )

@@ -44,7 +44,9 @@ def query(text: bytes, shape: type[S], limits: Limits) -> S:
         raise RoostError(Code.INVALID_REQUEST, detail) from None
     given: dict[str, str] = {}
     for name, value in pairs:
-        if name not in shape.__struct_fields__:
+        if name not in shape.__struct_encode_fields__:
+            if not shape.__struct_config__.forbid_unknown_fields:
+                continue  # OAuth has it so
             raise RoostError(Code.INVALID_REQUEST, f"There is no query parameter {name!r} here.")
         if name in given:
             raise RoostError(Code.INVALID_REQUEST, f"The query parameter {name!r} is given twice.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET
@@ -11,6 +11,7 @@ from msgspec import UNSET
 from roost.core import jsonvalue
 from roost.core.commands import ABSENT, ANYTHING, Accepted, Change, Condition, Op, Versions
 from roost.core.errors import Code, RoostError
+from roost.core.events import Event
 from roost.core.ids import check_collection, check_key
 from roost.core.limits import Limits
 from roost.core.moment import NOW, Moment
@@ -175,10 +176,15 @@ async def get_history(request: Request) -> Answer:
     before = None if query.before is UNSET else query.before
     history = await request.context.gate.history(request.caller, request.ref, before, page_size(request))
     answer = shapes.HistoryPage(
-        [shapes.PastVersion(e.seq, e.kind, raw(e.value), stamp(e.at), e.actor, e.device) for e in history.events],
+        [_past_version(event) for event in history.events],
         str(history.events[-1].seq) if history.more else None,
     )
     return Answer(200, [JSON, seq_header(history.head.seq), PRIVATE], _encode(answer))
+
+
+def _past_version(event: Event) -> shapes.PastVersion:
+    kind: Literal["put", "delete"] = "delete" if event.value is None else "put"
+    return shapes.PastVersion(event.seq, kind, raw(event.value), stamp(event.at), event.actor, event.device)
 
 
 async def change_batch(request: Request) -> Answer:

@@ -9,7 +9,7 @@ from roost.core import events as core
 from roost.core.commands import AppendLog
 from roost.core.edits import encode
 from roost.core.errors import Code, RoostError
-from roost.core.ids import check_collection, check_key
+from roost.core.ids import INBOX, check_collection, check_key
 from roost.core.limits import Limits
 from roost.wire import decoding, shapes, sse
 from roost.wire.answer import JSON, PRIVATE, Answer, event_shape, seq_header
@@ -33,6 +33,9 @@ async def get_events(request: Request) -> Answer:
         return await sse.answer(request, after, collections)
     work = request.context.gate.log(request.caller, user, after, page_size(request), collections, float(query.wait))
     log = await (request.unless_gone(work) if query.wait else work)
+    if query.wait:
+        # The token may have become good no longer meanwhile.
+        request.context.identity.check(request.principal)
     body = _encode(shapes.Log([event_shape(event) for event in log.events], log.reached, log.head.floor))
     return Answer(200, [JSON, seq_header(log.head.seq), PRIVATE], body)
 
@@ -57,7 +60,13 @@ def _event(event: shapes.Event, limits: Limits, pointer: str) -> core.Event:
         raise
     value = None
     if event.kind == "put":
+        if event.collection == INBOX:
+            _check_conflict(event, f"{pointer}/value")
         value = stored_value(event.value, limits, f"{pointer}/value")
+    elif event.kind == "erase":
+        raise RoostError(
+            Code.INVALID_REQUEST, "A user is erased by DELETE, not by an event.", pointer=f"{pointer}/kind"
+        )
     elif event.value is not None:
         raise RoostError(Code.INVALID_REQUEST, "A `delete` has the value null.", pointer=f"{pointer}/value")
     at = decoding.instant(event.at, "at", f"{pointer}/at")
@@ -82,6 +91,16 @@ def _event(event: shapes.Event, limits: Limits, pointer: str) -> core.Event:
     )
 
 
+def _check_conflict(event: shapes.Event, pointer: str) -> None:
+    """Refuse what is no conflict: whoever reads the inbox relies on it."""
+    value = event.value
+    try:
+        decoding.convert({"id": event.key, **value} if isinstance(value, dict) else value, shapes.Conflict)
+    except RoostError as error:
+        error.pointer = f"{pointer}{error.pointer or ''}"
+        raise
+
+
 _EVENTS = "/v1/users/{user}/events"
 
 OPERATIONS = (
@@ -90,7 +109,15 @@ OPERATIONS = (
         _EVENTS,
         get_events,
         "Read a user's log, or wait for what comes next.",
-        (Reply(200, "Events in `seq` order, without holes.", shapes.Log, (SEQ,), also=("text/event-stream",)),),
+        (
+            Reply(
+                200,
+                "Events in `seq` order, without what the caller does not see.",
+                shapes.Log,
+                (SEQ,),
+                also=("text/event-stream",),
+            ),
+        ),
         tag="Events",
         headers=(LAST_EVENT_ID,),
         description="With `Accept: text/event-stream`, a stream of server-sent events: `id` is the seq, `data` the "

@@ -20,15 +20,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roost.authz.gate import Gate
 from roost.authz.identity import Identity
+from roost.authz.logins import Logins
 from roost.core.errors import Code, RoostError
 from roost.settings import Settings
 from roost.wire import decoding, openapi, problems
 from roost.wire.answer import Answer, Header
+from roost.wire.browsers import Browsers, page_headers
 from roost.wire.contract import OPERATIONS
 from roost.wire.documents import DOCUMENT
+from roost.wire.limiter import Limiter
 from roost.wire.metrics import UNKNOWN_ROUTE, RouteMetrics
 from roost.wire.operations import Operation
+from roost.wire.patience import Patience
+from roost.wire.proxies import Proxies
 from roost.wire.request import ClientGone, Context, Request
+from roost.wire.tls import check_certificate
 
 _CLIENT_GONE = 499
 # A request's id: 64 random bits for the process, then its number there.
@@ -37,8 +43,7 @@ _numbers = count()
 _USERS = ["v1", "users"]
 _DOCUMENT_SEGMENTS = DOCUMENT.count("/")
 _WITHOUT_BODY = frozenset({101, 204, 304})
-_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
-_PAGE_HEADERS: list[Header] = [(b"cache-control", b"no-cache"), (b"referrer-policy", b"no-referrer")]
+_UNLIMITED = ("/healthz", "/readyz")
 
 log = structlog.get_logger(__name__)
 
@@ -46,15 +51,24 @@ log = structlog.get_logger(__name__)
 def build(
     gate: Gate,
     identity: Identity,
+    logins: Logins,
     settings: Settings,
     clock: Callable[[], datetime],
     pages: Sequence[tuple[str, bytes, bytes]] = (),
+    files: set[int] | None = None,
 ) -> ASGIApp:
     """The ASGI application of the whole contract.
 
-    `pages` (path, media type, content) are served as they are, to anybody. `clock` tells when tokens end.
+    `pages` (path, media type, content) are served as they are, to anybody. `clock` tells when tokens end. `files` are
+    the numbers of files in which no request is to be looked for.
     """
-    context = Context(gate, identity, settings, settings.limits, clock)
+    proxies = Proxies(settings.trusted_proxies, forwarded=settings.forwarded_header == "forwarded")
+    limiter, browsers = Limiter(settings), Browsers(settings)
+    files = set() if files is None else files
+    patience = Patience(settings.body_timeout_s)
+    context = Context(
+        gate, identity, logins, settings, settings.limits, clock, proxies, limiter, browsers, patience, files=files
+    )
     document = openapi.generate(OPERATIONS, settings.limits)
     fixed = [("/openapi.json", b"application/json", document), *pages]
     operations: dict[str, list[Operation]] = {}
@@ -96,6 +110,7 @@ class Endpoint:
         self._metrics = {method: RouteMetrics(method, path) for method in (*self._operations, "OPTIONS")}
         self._other_metrics = RouteMetrics("other", path)
         self._allow = (b"allow", ", ".join((*self._operations, "OPTIONS")).encode())
+        self._limited = path not in _UNLIMITED
         self._debug = context.settings.log_level == "debug"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,11 +118,20 @@ class Endpoint:
         started = perf_counter()
         method = scope["method"]
         request = Request(scope, receive, self._context, _PROCESS + format(next(_numbers), "010x"))
-        answer = await self._answer(request, method)
-        if answer.chunks is None:
-            await _send(answer, request.id, send, with_body=method != "HEAD")
-        else:
-            await self._stream(answer, request, send, with_body=method != "HEAD")
+        limiter = self._context.limiter
+        try:
+            try:
+                if self._limited:
+                    request.held = limiter.enter(request.address, started)
+                answer = await self._answer(request, method, started)
+            except RoostError as error:
+                answer = problems.answer(error, request.id)
+            if answer.chunks is None:
+                await _send(answer, request, send, with_body=method != "HEAD")
+            else:
+                await self._stream(answer, request, send, with_body=method != "HEAD")
+        finally:
+            limiter.release(request.held)
         seconds = perf_counter() - started
         self._metrics.get(method, self._other_metrics).record(answer.status, seconds)
         if self._debug:
@@ -115,14 +139,16 @@ class Endpoint:
                 "request", request_id=request.id, method=method, route=self._path, status=answer.status, seconds=seconds
             )
 
-    async def _answer(self, request: Request, method: str) -> Answer:
+    async def _answer(self, request: Request, method: str, now: float) -> Answer:
         operation = self._operations.get(method)
         if operation is None:
             return self._unserved(request, method)
         try:
             request.operation = operation
             if not operation.public:
-                request.principal = await self._context.identity.authenticate(request.token)
+                principal = request.principal = await self._context.identity.authenticate(request.token)
+                check_certificate(self._context.settings.tls_clients, principal, request.certificate)
+                self._context.limiter.principal(principal, now)
             request.query = decoding.query(request.scope["query_string"], operation.query, self._context.limits)
             answer = await operation.handler(request)
         except RoostError as error:
@@ -141,7 +167,7 @@ class Endpoint:
         chunks = answer.chunks
         if chunks is None:
             return
-        await send({"type": "http.response.start", "status": answer.status, "headers": _complete(answer, request.id)})
+        await send({"type": "http.response.start", "status": answer.status, "headers": _complete(answer, request)})
 
         async def pump() -> None:
             async for chunk in chunks:
@@ -163,7 +189,8 @@ class Endpoint:
         if not self._operations:
             return problems.answer(RoostError(Code.NOT_FOUND, "Nothing is served at this path."), request.id)
         if method == "OPTIONS":
-            return Answer(204, [self._allow])
+            asked = request.header(b"access-control-request-method")
+            return self._context.browsers.preflight(request.page, asked, self._allow)
         answer = problems.answer(RoostError(Code.METHOD_NOT_ALLOWED, "The path has other methods."), request.id)
         answer.headers.append(self._allow)
         return answer
@@ -177,24 +204,24 @@ class Endpoint:
         return answer
 
 
-async def _send(answer: Answer, request_id: str, send: Send, *, with_body: bool) -> None:
-    status, headers, body = answer.status, _complete(answer, request_id), answer.body
+async def _send(answer: Answer, request: Request, send: Send, *, with_body: bool) -> None:
+    status, headers, body = answer.status, _complete(answer, request), answer.body
     if status not in _WITHOUT_BODY:
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body if with_body else b""})
 
 
-def _complete(answer: Answer, request_id: str) -> list[Header]:
-    headers = answer.headers
-    headers.append((b"roost-request-id", request_id.encode()))
-    headers.append(_NOSNIFF)
+def _complete(answer: Answer, request: Request) -> list[Header]:
+    headers, browsers = answer.headers, request.context.browsers
+    headers.append((b"roost-request-id", request.id.encode()))
+    browsers.complete(headers, request.page if browsers.origins else None)
     return headers
 
 
 def _fixed(path: str, media_type: bytes, body: bytes) -> Operation:
     """A public operation that answers with what was known at start-up."""
-    headers: list[Header] = [(b"content-type", media_type), *_PAGE_HEADERS]
+    headers = page_headers(media_type, body)
 
     async def get_fixed(_: Request) -> Answer:
         return Answer(200, list(headers), body)

@@ -30,6 +30,7 @@ _seconds = Histogram(
 sockets = Gauge("roost_websockets", "WebSockets that are open.", multiprocess_mode="livesum")
 _frames = Counter("roost_websocket_frames", "Frames of WebSockets.", ["direction", "type"])
 _closes = Counter("roost_websocket_closes", "WebSockets that were closed, by the code of whoever did it.", ["code"])
+_limited = Counter("roost_limited", "Requests and connections refused because of a caller's limit.", ["limit"])
 
 
 class RouteMetrics:
@@ -69,6 +70,11 @@ def socket_closed(code: int | None) -> None:
     """A WebSocket is closed; whatever the other side's code was, few are counted apart."""
     known = code is not None and (code in _OWN_CODES or _CODES_FROM <= code < _CODES_TO)
     _closes.labels(str(code) if known else "other").inc()
+
+
+def limited(limit: str) -> None:
+    """A caller had reached a limit."""
+    _limited.labels(limit).inc()
 
 
 def exposition() -> bytes:

@@ -16,7 +16,7 @@ import msgspec
 from roost.core.errors import Code
 from roost.core.limits import Limits
 from roost.wire import problems, shapes
-from roost.wire.operations import Body, HeaderField, Operation, Reply
+from roost.wire.operations import PURPOSE, Body, HeaderField, Operation, Reply
 
 Json = dict[str, Any]
 
@@ -31,7 +31,10 @@ _PATH_PARAMETERS: dict[str, tuple[Any, str]] = {
     "user": (shapes.UserName, "Whose state."),
     "collection": (shapes.CollectionName, "Which kind of state."),
     "key": (shapes.Key, "Which document."),
+    "session": (shapes.SessionId, "Which session."),
+    "client": (shapes.ClientName, "Which application."),
     "conflict": (shapes.Key, "Which conflict: its `id`."),
+    "policy": (shapes.PolicyName, "Which text of policies."),
 }
 
 
@@ -77,7 +80,12 @@ class _Document:
             told["requestBody"] = self._body(operation.body)
         told["responses"] = {str(reply.status): self._reply(reply) for reply in operation.replies}
         for status, codes in _by_status(operation.every_error).items():
-            told["responses"][str(status)] = self._refusal(status, codes)
+            refusal = self._refusal(status, codes)
+            if (own := told["responses"].get(str(status))) is not None:
+                # What OAuth refuses, it refuses in a shape of its own.
+                refusal["description"] += f" {own['description']}"
+                refusal["content"] |= own["content"]
+            told["responses"][str(status)] = refusal
         if operation.frames:
             told["x-websocket"] = {side: self._schema(shape) for side, shape in operation.frames.items()}
         return told
@@ -89,7 +97,7 @@ class _Document:
             yield {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
         for name, schema in self._resolved(operation.query)["properties"].items():
             yield {"name": name, "in": "query", "description": schema.pop("description", ""), "schema": schema}
-        for header in operation.headers:
+        for header in (*operation.headers, *(() if operation.public else (PURPOSE,))):
             yield {"name": header.name, "in": "header", "description": header.description, "schema": header.schema}
 
     def _body(self, body: Body) -> Json:

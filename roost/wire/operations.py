@@ -14,13 +14,15 @@ import msgspec
 from roost.core.errors import Code
 from roost.core.limits import IDEMPOTENCY_KEY_CHARS_MAX
 from roost.wire.answer import Answer
-from roost.wire.request import Request
+from roost.wire.request import PURPOSE_PATTERN, Request
 from roost.wire.shapes import NoQuery, Shape
 
 Handler = Callable[[Request], Awaitable[Answer]]
 
-_EVERYWHERE = (Code.INVALID_REQUEST, Code.INTERNAL)
-_WITH_TOKEN = (Code.INVALID_NAME, Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.UNAVAILABLE, Code.OVERLOADED)
+_EVERYWHERE = (Code.INVALID_REQUEST, Code.RATE_LIMITED, Code.INTERNAL)
+_WITH_TOKEN = (
+    *(Code.INVALID_NAME, Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.CORRUPT, Code.UNAVAILABLE, Code.OVERLOADED),
+)
 
 
 class HeaderField(msgspec.Struct, frozen=True):
@@ -45,6 +47,11 @@ IDEMPOTENCY_KEY = HeaderField(
     "Idempotency-Key", "The same key with the same request gives the first answer again.", _KEY
 )
 PREFER = HeaderField("Prefer", "`return=minimal`: 204 without the value.", _TEXT)
+PURPOSE = HeaderField(
+    "Roost-Purpose",
+    "What the caller needs it for. Support staff have to say; it is put on record.",
+    {"type": "string", "pattern": f"^{PURPOSE_PATTERN}$"},
+)
 LAST_EVENT_ID = HeaderField("Last-Event-ID", "The cursor of a stream that goes on, in place of `after`.", _NUMBER)
 AT_LEAST = HeaderField("Roost-At-Least", "A `Roost-Seq` that the read must have reached.", _NUMBER)
 
@@ -109,4 +116,5 @@ class Operation(msgspec.Struct, frozen=True):
     @property
     def every_error(self) -> tuple[Code, ...]:
         """Every code that it may refuse with."""
-        return (*_EVERYWHERE, *(() if self.public else _WITH_TOKEN), *self.errors)
+        of_a_user = (Code.USER_ERASED,) if "/{user}" in self.path else ()
+        return (*_EVERYWHERE, *(() if self.public else _WITH_TOKEN), *of_a_user, *self.errors)

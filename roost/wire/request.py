@@ -21,14 +21,27 @@ from starlette.types import Receive, Scope
 
 from roost.authz.gate import Gate
 from roost.authz.identity import Identity
+from roost.authz.logins import Logins
 from roost.authz.principal import Caller, Origin, Principal
 from roost.core.commands import Condition, Idempotency
 from roost.core.errors import Code, RoostError
-from roost.core.ids import check_collection, check_idempotency_key, check_key, check_user
+from roost.core.ids import (
+    check_client,
+    check_collection,
+    check_idempotency_key,
+    check_key,
+    check_policy,
+    check_session,
+    check_user,
+)
 from roost.core.limits import Limits
 from roost.core.ports import DocumentRef
 from roost.settings import Settings
 from roost.wire import preconditions
+from roost.wire.browsers import Browsers
+from roost.wire.limiter import Limiter
+from roost.wire.patience import Patience
+from roost.wire.proxies import Proxies
 
 if TYPE_CHECKING:
     from roost.wire.operations import Operation
@@ -64,9 +77,15 @@ class Context(msgspec.Struct, frozen=True):
 
     gate: Gate
     identity: Identity
+    logins: Logins
     settings: Settings
     limits: Limits
     clock: Callable[[], datetime]
+    proxies: Proxies
+    limiter: Limiter
+    browsers: Browsers
+    patience: Patience
+    """With bodies."""
     sockets: set[asyncio.Task[None]] = set()
     """The conversations over WebSockets."""
     files: set[int] = set()
@@ -76,7 +95,19 @@ class Context(msgspec.Struct, frozen=True):
 class Request:
     """One request. `segments` are the path parameters, still encoded; `query` is of the operation's query type."""
 
-    __slots__ = ("_headers", "_receive", "context", "id", "operation", "principal", "query", "scope", "segments")
+    __slots__ = (
+        "_address",
+        "_headers",
+        "_receive",
+        "context",
+        "held",
+        "id",
+        "operation",
+        "principal",
+        "query",
+        "scope",
+        "segments",
+    )
 
     operation: Operation
     principal: Principal
@@ -87,8 +118,11 @@ class Request:
         self.context = context
         self.id = id
         self.segments: dict[str, str] = scope.get("path_params", {})
+        self.held = ""
+        """By which name `Limiter.release` is owed."""
         self._receive = receive
         self._headers: dict[bytes, bytes] | None = None
+        self._address: str | None = None
 
     def header(self, name: bytes) -> str | None:
         """A header by its name in lower case; one that was sent twice is joined by commas, or refused."""
@@ -115,8 +149,30 @@ class Request:
     @property
     def origin(self) -> Origin:
         """Where the request comes from, and for what purpose. Raises `INVALID_REQUEST`."""
-        client = self.scope.get("client")
-        return Origin(client[0] if client else "", self.purpose, self.id)
+        return Origin(self.address, self.purpose, self.id)
+
+    @property
+    def address(self) -> str:
+        """The caller's network address, as far as trusted proxies tell it; empty where there is none."""
+        if self._address is None:
+            client, proxies = self.scope.get("client"), self.context.proxies
+            told = self.header(proxies.header) if proxies.trusted else None
+            self._address = proxies.address(client[0], told) if client else ""
+        return self._address
+
+    @property
+    def page(self) -> str | None:
+        """The origin of the page that asks, where a browser says so."""
+        try:
+            return self.header(b"origin")
+        except RoostError:
+            return None
+
+    @property
+    def certificate(self) -> frozenset[str]:
+        """The names in the certificate that the client showed and that was verified; none if it showed none."""
+        names: frozenset[str] = self.scope.get("extensions", {}).get("tls", {}).get("client_cert_names", frozenset())
+        return names
 
     @property
     def purpose(self) -> str | None:
@@ -140,6 +196,21 @@ class Request:
     def ref(self) -> DocumentRef:
         """The path's document. Raises `INVALID_NAME`."""
         return DocumentRef(self.user, self.collection, check_key(_decode(self.segments["key"])))
+
+    @property
+    def policy(self) -> str:
+        """The path's policies. Raises `INVALID_NAME`."""
+        return check_policy(_decode(self.segments["policy"]))
+
+    @property
+    def session(self) -> str:
+        """The path's session. Raises `INVALID_NAME`."""
+        return check_session(_decode(self.segments["session"]))
+
+    @property
+    def client(self) -> str:
+        """The path's client. Raises `INVALID_NAME`."""
+        return check_client(_decode(self.segments["client"]))
 
     @property
     def conflict(self) -> str:
@@ -194,12 +265,12 @@ class Request:
         most = self.context.limits.body_bytes_max
         if length is not None and (len(length) > len(str(most)) or int(length) > most):
             _refuse_size(most)
-        timeout_s = self.context.settings.body_timeout_s
+        patience = self.context.patience
         try:
-            async with asyncio.timeout(timeout_s):
+            with patience.wait():
                 body = await self._receive_all(most)
         except TimeoutError:
-            detail = f"The body did not arrive within {timeout_s:g} seconds."
+            detail = f"The body did not arrive within {patience.seconds:g} seconds."
             raise RoostError(Code.INVALID_REQUEST, detail) from None
         if length is not None and len(body) != int(length):
             _refuse_unfinished()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from roost.core.errors import Code, RoostError
+from roost.core.errors import Code
 from roost.wire import metrics, shapes
 from roost.wire.answer import JSON, NO_STORE, Answer
 from roost.wire.operations import Operation, Reply
@@ -26,8 +26,7 @@ async def get_readiness(request: Request) -> Answer:
 
 async def get_metrics(request: Request) -> Answer:
     """Counts and times. They tell of no user, and still are nothing for users."""
-    if request.principal.kind == "user":
-        raise RoostError(Code.FORBIDDEN, "Metrics are for admins and services.")
+    request.context.gate.enter(request.caller, "metrics")
     # With several workers this reads their files.
     body = await asyncio.to_thread(metrics.exposition)
     return Answer(200, [(b"content-type", metrics.MEDIA_TYPE.encode()), NO_STORE], body)

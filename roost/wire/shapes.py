@@ -14,7 +14,14 @@ from msgspec import UNSET, Meta, UnsetType
 
 from roost.core import definitions
 from roost.core.errors import Code
-from roost.core.ids import COLLECTION_PATTERN, DEVICE_PATTERN, USER_PATTERN
+from roost.core.ids import (
+    CLIENT_PATTERN,
+    COLLECTION_PATTERN,
+    DEVICE_PATTERN,
+    POLICY_PATTERN,
+    SESSION_PATTERN,
+    USER_PATTERN,
+)
 from roost.core.limits import KEY_BYTES_MAX, NUMBER_MAX
 
 AT_MOST = "x-at-most"
@@ -25,7 +32,10 @@ Seq = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Version = Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 UserName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{USER_PATTERN}$"})]
+PolicyName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{POLICY_PATTERN}$"})]
 CollectionName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{COLLECTION_PATTERN}$"})]
+SessionId = Annotated[str, Meta(extra_json_schema={"pattern": f"^{SESSION_PATTERN}$"})]
+ClientName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{CLIENT_PATTERN}$"})]
 # Patterns and lengths of names are told here and checked in `core.ids`, so that a bad name is `invalid_name`.
 Key = Annotated[
     str,
@@ -196,10 +206,13 @@ class Definition(Shape, definitions.Definition, frozen=True):
 
 
 class Event(Shape, frozen=True):
-    """What happened to a document, with its value afterwards: null for `delete`."""
+    """What happened to a document, with its value afterwards: null for `delete`.
+
+    `erase` ends a log: the user is gone, and the event belongs to no document.
+    """
 
     seq: Version
-    kind: Literal["put", "delete"]
+    kind: Literal["put", "delete", "erase"]
     collection: CollectionName
     key: Key
     value: JsonValue

@@ -3,8 +3,8 @@
 Granian has WebSockets of its own, which cost 150 kB each, take messages of 64 MB from anybody, send no pings, and hang
 on a reader that stopped. So it does not get to see one: the request is answered with 101, whereupon Granian lets go of
 the connection, of which a duplicate was taken before. That is no race: the client is silent until it has the answer,
-and once Granian has sent that, it reads no more (`docs/decisions/0017-websockets.md`). A connection whose TLS ends in
-Granian itself cannot be taken so.
+and once Granian has sent that, it reads no more (`docs/decisions/0017-websockets.md`). Where TLS ends in
+Roost, it does so before Granian (`roost.wire.front`), so that there too the connection is plain.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def take(scope: Scope, known: Container[int]) -> socket.socket:
 
     Raises `INVALID_REQUEST` where there is none to take, or its bytes are not what the client sent.
     """
-    if scope.get("http_version") == "1.1" and scope.get("scheme") == "http" and scope.get("client"):
-        ends = _end(scope["client"]), _end(scope["server"])
-        taken = _find(ends, known)
+    if scope.get("http_version") == "1.1" and scope.get("client"):
+        client, server = scope.get("ends") or (scope["client"], scope["server"])
+        taken = _find((_end(client), _end(server)), known)
         if taken is not None:
             return taken
     raise RoostError(Code.INVALID_REQUEST, "A WebSocket here is a connection of its own, over HTTP/1.1.")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, aclosing
+from time import perf_counter
 from typing import Any
 
+import msgspec
 import structlog
 
 from roost.authz.gate import Stretch
@@ -26,6 +28,7 @@ from roost.wire.answer import Answer, encode_event
 from roost.wire.channel import Channel, Closed
 from roost.wire.operations import Operation, Reply
 from roost.wire.request import Context, Request
+from roost.wire.tls import check_certificate
 
 HELLO_BYTES_MAX = 32 << 10
 """A message of somebody who has not said yet who that is."""
@@ -45,6 +48,7 @@ CLOSES: dict[Code, int] = {
     Code.NOT_FOUND: 4404,
     Code.CURSOR_AHEAD: 4409,
     Code.CURSOR_COMPACTED: 4410,
+    Code.USER_ERASED: 4410,
     Code.OVERLOADED: 4429,
     Code.UNAVAILABLE: 4503,
 }
@@ -61,6 +65,7 @@ async def open_socket(request: Request) -> Answer:
     user = request.user
     if request.scope["method"] != "GET" or not upgrade.is_asked(request):
         raise RoostError(Code.INVALID_REQUEST, "This is a WebSocket: it is opened by a GET with `Upgrade: websocket`.")
+    request.context.browsers.check_socket(request.header(b"origin"), request.header(b"host"))
     headers = upgrade.headers(request)
     token = request.token if request.header(b"authorization") is not None else None
     context = request.context
@@ -77,7 +82,10 @@ async def open_socket(request: Request) -> Answer:
     except BaseException:
         context.files.discard(file)
         raise
-    task = loop.create_task(Conversation(context, channel, user, token, request.origin).run())
+    conversation = Conversation(context, channel, user, token, request.origin, request.certificate)
+    task = loop.create_task(conversation.run())
+    # The request goes on as long as the conversation.
+    held, request.held = request.held, ""
     context.sockets.add(task)
     metrics.sockets.inc()
 
@@ -85,6 +93,7 @@ async def open_socket(request: Request) -> Answer:
         metrics.sockets.dec()
         metrics.socket_closed(channel.code)
         context.sockets.discard(task)
+        context.limiter.release(held)
 
     task.add_done_callback(over)
     return Answer(101, headers)
@@ -94,7 +103,9 @@ class Conversation:
     """One WebSocket, from its first frame to its end."""
 
     __slots__ = (
+        "_attending",
         "_caller",
+        "_certificate",
         "_channel",
         "_context",
         "_device",
@@ -110,13 +121,23 @@ class Conversation:
         "_user",
     )
 
-    def __init__(self, context: Context, channel: Channel, user: str, token: str | None, origin: Origin) -> None:
+    def __init__(
+        self,
+        context: Context,
+        channel: Channel,
+        user: str,
+        token: str | None,
+        origin: Origin,
+        certificate: frozenset[str],
+    ) -> None:
         self._context = context
+        self._certificate = certificate
         self._channel = channel
         self._user = user
         self._token = token
         self._loop = asyncio.get_running_loop()
         self._origin = origin
+        self._attending = ExitStack()
         self._caller: Caller | None = None
         self._device: str | None = None
         self._kept: Callable[[int], None] | None = None
@@ -131,6 +152,7 @@ class Conversation:
             with ExitStack() as stack:
                 await self._guarded(self._talk(stack, tasks))
         finally:
+            self._attending.close()
             if self._timer is not None:
                 self._timer.cancel()
             for task in tasks:
@@ -173,9 +195,10 @@ class Conversation:
             tasks.append(self._loop.create_task(self._guarded(self._watch(caller))))
         self._beat()
         while True:
-            await self._answer(caller, await self._receive())
-            # Many frames may have arrived together, and others want their turn.
-            await asyncio.sleep(0)
+            frame = await self._receive()
+            # Many frames may have arrived together, and others want their turn; who sends too many waits longer.
+            await asyncio.sleep(self._context.limiter.frame(caller.principal, perf_counter()))
+            await self._answer(caller, frame)
 
     async def _hello(self) -> frames.Hello | None:
         try:
@@ -186,11 +209,18 @@ class Conversation:
             return None
         if not isinstance(frame, frames.Hello):
             raise RoostError(Code.INVALID_REQUEST, "The first frame is `hello`.")
-        self._device = None if frame.device is None else check_device(frame.device)
+        if frame.device is not None:
+            self._device = check_device(frame.device)
+            self._origin = msgspec.structs.replace(self._origin, device=self._device)
         return frame
 
     async def _authenticate(self, token: str) -> Caller:
-        self._caller = Caller(await self._context.identity.authenticate(token), self._origin)
+        principal = await self._context.identity.authenticate(token)
+        check_certificate(self._context.settings.tls_clients, principal, self._certificate)
+        self._caller = Caller(principal, self._origin)
+        # It is told at once when the token's session is ended, and not first at the next beat.
+        self._attending.close()
+        self._attending.enter_context(self._context.logins.watch(principal, self._beat))
         return self._caller
 
     def _collections(self, hello: frames.Hello) -> list[str] | None:
@@ -260,8 +290,10 @@ class Conversation:
     async def _renew(self, token: str) -> None:
         before = self._caller
         fresh = (await self._authenticate(token)).principal
-        if before is None or fresh.actor != before.actor:
+        if before is None or (fresh.kind, fresh.id) != (before.principal.kind, before.principal.id):
             raise RoostError(Code.FORBIDDEN, "The fresh token is another principal's.")
+        if fresh.scopes != before.principal.scopes:
+            raise RoostError(Code.FORBIDDEN, "The fresh token has other scopes: connect again with it.")
         self._beat()
         await self._send(frames.Renewed(_expires_at(fresh)))
 
@@ -290,7 +322,7 @@ class Conversation:
         await self._send_events(part, stretch.seq, live=stretch.live)
 
     async def _send_events(self, events: list[bytes], seq: int, *, live: bool) -> None:
-        await self._channel.send(_events(events, seq, live=live))
+        await self._channel.send(_events(self._reached, events, seq, live=live))
         metrics.frame_sent("events")
         self._reached, self._live = seq, live
         self._end = max(self._end, seq)
@@ -336,7 +368,7 @@ class Conversation:
             if channel.heard <= due:
                 channel.ping()
             if self._following and channel.sent <= due:
-                channel.send_at_once(_events([], self._reached, live=self._live))
+                channel.send_at_once(_events(self._reached, [], self._reached, live=self._live))
             next_s = min(max(channel.sent + beat_s - now, 0.1 * beat_s), beat_s) if self._following else beat_s
             left_s = principal.expires_at - self._context.clock().timestamp()
             self._timer = self._loop.call_later(min(next_s, max(left_s, 0.0)), self._beat)
@@ -345,10 +377,10 @@ class Conversation:
         self._channel.close(CLOSES.get(refusal.code, INTERNAL), refusal.detail)
 
 
-def _events(events: list[bytes], seq: int, *, live: bool) -> bytes:
+def _events(after: int, events: list[bytes], seq: int, *, live: bool) -> bytes:
     """A frame of events that are encoded already."""
     told = b"true" if live else b"false"
-    return b'{"type":"events","events":[%b],"seq":%d,"live":%b}' % (b",".join(events), seq, told)
+    return b'{"type":"events","after":%d,"events":[%b],"seq":%d,"live":%b}' % (after, b",".join(events), seq, told)
 
 
 def _expires_at(principal: Principal) -> int | None:

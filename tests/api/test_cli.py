@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import stat
-import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -16,54 +15,9 @@ import pytest
 from roost.cli.shop import customers
 from roost.client import SyncClient
 from tests.support.server import Server, until
+from tests.support.shell import Shell, failed
 
 names = (f"cli-{number}" for number in count(1))
-Ran = subprocess.CompletedProcess[str]
-
-
-class Shell:
-    """Runs `roost` commands with a home of their own; `env` holds no server and no token unless given."""
-
-    def __init__(self, server: Server, home: Path) -> None:
-        self.server = server
-        self.home = home
-        self.env = {**server.environment(), "XDG_CONFIG_HOME": str(home), "COLUMNS": "100"}
-        self.known = {"ROOST_URL": server.url, "ROOST_TOKEN": server.admin()}
-
-    def run(self, *arguments: str, stdin: str = "", known: bool = True, **env: str) -> Ran:
-        return subprocess.run(
-            self.server.command(*arguments),
-            input=stdin,
-            env=self.env | (self.known if known else {}) | env,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.server.command(*arguments),
-            env=self.env | self.known,
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def json(self, *arguments: str, stdin: str = "") -> Any:
-        """What a command that must succeed prints: one JSON value."""
-        ran = self.run(*arguments, stdin=stdin)
-        assert (ran.returncode, ran.stderr) == (0, "")
-        return json.loads(ran.stdout)
-
-    def lines(self, *arguments: str) -> list[Any]:
-        """What a command that must succeed prints: a JSON value a line."""
-        ran = self.run(*arguments)
-        assert (ran.returncode, ran.stderr) == (0, "")
-        return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 @pytest.fixture
@@ -81,14 +35,6 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def alone(quiet: Server, tmp_path: Path) -> Shell:
     return Shell(quiet, tmp_path)
-
-
-def failed(ran: Ran, said: str, code: int = 1) -> None:
-    """A failure is one line, on standard error, that says what to do."""
-    assert (ran.returncode, ran.stdout) == (code, "")
-    assert ran.stderr.startswith("roost: ")
-    assert ran.stderr.count("\n") == 1
-    assert said in ran.stderr
 
 
 def write_lines(path: Path, items: Any) -> Path:
@@ -365,20 +311,33 @@ def test_logs_that_contradict_are_refused(shell: Shell) -> None:
     assert shell.json("users", user)["seq"] == 1
 
 
+def test_a_log_with_holes_is_told_of_by_the_export_and_by_the_import(shell: Shell) -> None:
+    user = next(names)
+    with SyncClient(shell.server.url, shell.server.admin()) as client:
+        client.sign_up(user, "correct horse battery")
+    shell.json("put", user, "a", "x", "1")
+    exported = shell.run("export", "out", "--logs", "--user", user)
+    assert (exported.returncode, "not imported" in exported.stderr) == (0, True), exported.stderr
+    lines = (shell.home / "out").read_text().replace(user, next(names))
+    (shell.home / "in").write_text(lines)
+    failed(shell.run("import", "--logs", "in"), "An export lacks events that are not shown")
+
+
 @pytest.mark.parametrize("logs", [[], ["--logs"]])
 def test_an_export_carries_what_is_defined(alone: Shell, logs: list[str]) -> None:
     alone.json("put", user := next(names), "torn", "n", "1")
-    assert alone.json("collections", "torn", "--conflict", "siblings")
+    assert alone.json("collections", "torn", "--conflict", "siblings", "--privacy", "sensitive", "--masked", "phone")
     assert alone.run("export", "all", *logs).returncode == 0
     exported = [json.loads(line) for line in (alone.home / "all").read_text().splitlines()]
-    assert {"collection": "torn", "definition": {"conflict": "siblings"}} in exported
+    definition = {"conflict": "siblings", "privacy": "sensitive", "masked": ["phone"]}
+    assert {"collection": "torn", "definition": definition} in exported
     assert alone.run("collections", "torn", "--default").returncode == 0
     assert alone.json("delete", user, "torn", "n")
     if logs:  # what is there already is compared
         assert alone.json("users", user)["seq"] == 2
     ran = alone.run("import", "all", *logs)
     assert ran.returncode == 0, ran.stderr
-    assert alone.json("collections", "torn")["conflict"] == "siblings"
+    assert definition.items() <= alone.json("collections", "torn").items()
     assert alone.run("collections", "torn", "--default").returncode == 0
     write_lines(alone.home / "wrong", [{"collection": "torn", "definition": {"conflict": "x"}}])
     failed(alone.run("import", "wrong", *logs), "line 1: ")
@@ -412,6 +371,17 @@ def test_a_collection_is_defined_shown_and_forgotten(shell: Shell) -> None:
     defined = shell.json("collections", "cli_notes", "--conflict", "siblings")
     assert (defined["name"], defined["conflict"]) == ("cli_notes", "siblings")
     assert shell.json("collections", "cli_notes") == defined
+    more = ("--privacy", "sensitive", "--masked", "phone,iban", "--ttl", "90d")
+    assert shell.json("collections", "cli_notes", *more) == {
+        "name": "cli_notes",
+        "version": defined["version"] + 1,
+        "conflict": "siblings",
+        "privacy": "sensitive",
+        "masked": ["phone", "iban"],
+        "ttl_s": 90 * 24 * 3600,
+    }
+    defined = shell.json("collections", "cli_notes", "--masked", "", "--ttl", "never")
+    assert (defined["privacy"], "masked" in defined, "ttl_s" in defined) == ("sensitive", False, False)
     assert defined in shell.lines("collections")
     failed(shell.run("collections", "cli_notes", "--conflict", "cas", "--if-version", "0"), "version_conflict")
     user = next(names)

@@ -78,10 +78,11 @@ def test_codes_and_statuses_are_those_of_the_contract(server: Server) -> None:
     statuses = {
         "invalid_request": 400, "invalid_name": 400, "invalid_json": 400, "unauthenticated": 401, "forbidden": 403,
         "not_found": 404, "method_not_allowed": 405, "patch_failed": 409, "cursor_ahead": 409,
-        "home_conflict": 409, "log_conflict": 409, "mutation_gap": 409, "cursor_compacted": 410,
+        "home_conflict": 409, "log_conflict": 409, "mutation_gap": 409, "user_exists": 409,
+        "cursor_compacted": 410, "user_erased": 410,
         "version_conflict": 412, "too_large": 413, "unsupported_media_type": 415,
         "idempotency_key_reused": 422, "limit_reached": 422, "precondition_required": 428, "rate_limited": 429,
-        "internal": 500, "unavailable": 503, "overloaded": 503,
+        "corrupt": 500, "internal": 500, "unavailable": 503, "overloaded": 503,
     }  # fmt: skip
     assert {code: about["status"] for code, about in told.items()} == statuses
 

@@ -271,6 +271,8 @@ def test_a_log_that_does_not_fit_is_refused(
         ({"actor": ""}, "invalid_request", "/events/0/actor"),
         ({"device": "a b"}, "invalid_request", "/events/0/device"),
         ({"more": 1}, "invalid_request", "/events/0"),
+        ({"collection": "roost_conflicts"}, "invalid_request", "/events/0/value"),
+        ({"collection": "roost_conflicts", "value": {"kept": 1}}, "invalid_request", "/events/0/value/kept"),
     ],
 )
 def test_a_bad_event_is_told_where(

@@ -42,6 +42,13 @@ UNTOLD = (
     "A key is 1 to 200 bytes",  # characters are what schemas count
     "Mutation ",  # that its number is missing
     "This is a WebSocket",  # no handshake is told in the document
+    "A password is 8 to 1024",  # once it is normalized
+    "Say whose password",
+    "A parameter is given twice",  # of a form
+    "A redirect URI is",
+    "The policies '",  # Cedar is no JSON Schema
+    "Where users are sent back to",
+    "What a service may do",
     "`at` is a time as RFC 3339 writes it",  # some years are beyond those that a time here can have
 )
 
@@ -55,6 +62,10 @@ def polled() -> dict[str, Any]:
     polled: dict[str, Any] = json.loads(json.dumps(document))
     events = polled["paths"]["/v1/users/{user}/events"]["get"]
     events["parameters"] = [told for told in events["parameters"] if told["name"] != "Last-Event-ID"]
+    # Each operation takes a purpose, in the same place of the code: one of them shows how.
+    for path, methods in polled["paths"].items():
+        for operation in methods.values() if path != "/metrics" else ():
+            operation["parameters"] = [told for told in operation["parameters"] if told["name"] != "Roost-Purpose"]
     return polled
 
 
@@ -79,6 +90,8 @@ def long_or_short(examples: int) -> settings:
 @schemathesis.check
 def good_data_is_taken(_: CheckContext, response: schemathesis.Response, case: Case) -> None:
     """No 400 for a request that the document allows, but for what no schema can say."""
+    if response.headers.get("content-type") != ["application/problem+json"]:
+        return  # OAuth refuses in shapes of its own
     if case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE and response.status_code == 400:
         told = response.json()
         assert told["code"] == "invalid_json" or told["detail"].startswith(UNTOLD), told
@@ -92,6 +105,13 @@ def known(server: Server) -> dict[str, str]:
     for number in range(3):
         account.put(names["collection"], names["key"], {"a": number})
     names["conflict"] = conflicts(account)[0]
+    with server.client() as admin:
+        made = admin.post("/v1/auth/signup", json={"user": "known-to-log-in", "password": "a password"})
+        client = {"kind": "public", "name": "known", "redirect_uris": ["https://app.example.com/"]}
+        names["client"] = names["policy"] = "known"
+        assert admin.put(f"/v1/policies/{names['policy']}", json={"text": "// nothing"}).status_code == 201
+        assert admin.put(f"/v1/auth/clients/{names['client']}", json=client).status_code == 201
+    names["session"] = made.json()["session"]
     account.close()
     return names
 

@@ -176,8 +176,8 @@ def test_the_reference_engine_serves_in_one_process_only(tmp_path: Path) -> None
 
 def test_workers_that_cannot_start_end_the_server(tmp_path: Path) -> None:
     serve_nothing = (
-        "from roost.node.port import reserve; from roost.node.workers import Workers;"
-        "Workers(reserve('127.0.0.1', 0), 2, connections_max=10, up=print, target='roost.app:nothing').run()"
+        "from roost.node.port import reserve; from roost.node.workers import Workers, Settings;"
+        "Workers(reserve('127.0.0.1', 0), Settings(workers=2), up=print, target='roost.app:nothing').run()"
     )
     done = subprocess.run(
         [sys.executable, "-c", serve_nothing], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path

@@ -1,4 +1,4 @@
-"""Tokens: which routes each kind reaches, and that nothing but this server's own signature opens any of them."""
+"""Tokens: nothing but this server's own signature opens a route. Which routes each kind opens is `test_matrix`'s."""
 
 from __future__ import annotations
 
@@ -15,105 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.support.api import JSON, MERGE_PATCH, Account, problem, put_op, true_of_every_answer
+from tests.support.api import Account, problem
 from tests.support.server import Server
-
-BODIES: dict[tuple[str, str], Any] = {
-    ("PUT", "{key}"): 1,
-    ("PATCH", "{key}"): {},
-    ("POST", "restore"): {"version": 1},
-    ("POST", "batch"): {"ops": [put_op("notes", "k", 1)]},
-    ("POST", "events"): {
-        "events": [
-            {
-                "seq": 1, "kind": "put", "collection": "notes", "key": "k", "value": 1,
-                "at": "2026-01-01T00:00:00Z", "actor": "user:ada",
-            }
-        ]
-    },
-    ("PUT", "{user}"): {},
-    ("PUT", "{collection}"): {"conflict": "lww"},
-    ("POST", "push"): {
-        "device": "phone",
-        "mutations": [
-            {"number": 1, "base": 0, "clock": 1, "ops": [{"op": "delete", "collection": "notes", "key": "k"}]}
-        ],
-    },
-}  # fmt: skip
-"""A good body for each operation that takes one, by method and the end of its path."""
-PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs"}
-ADMINS = {("PUT", "/v1/collections/{collection}"), ("DELETE", "/v1/collections/{collection}")}
-PRIVILEGED = ADMINS | {("GET", "/v1/users"), ("POST", "/v1/users/{user}/events"), ("GET", "/metrics")}
-SOCKET = "/v1/users/{user}/sync"
-"""It may take its token in its first frame, so it is tried as what it is, in `test_websocket`."""
-
-
-@pytest.fixture(scope="module")
-def operations(server: Server) -> list[tuple[str, str]]:
-    """Every method and path that the server says it has."""
-    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
-    return [(method.upper(), path) for path, methods in paths.items() for method in methods if path != SOCKET]
-
-
-def ask(server: Server, method: str, path: str, user: str, token: str | None) -> httpx.Response:
-    """A request that lacks nothing, but perhaps rights."""
-    body = BODIES.get((method, path.rpartition("/")[2]))
-    path = path.replace("{user}", user).replace("{collection}", "notes").replace("{key}", "k")
-    headers = {} if token is None else {"authorization": f"Bearer {token}"}
-    if body is not None:
-        headers["content-type"] = MERGE_PATCH if method == "PATCH" else JSON
-    content = None if body is None else json.dumps(body)
-    response = httpx.request(method, f"{server.url}{path}", headers=headers, content=content, timeout=60, verify=False)
-    true_of_every_answer(response)
-    return response
-
-
-def test_without_a_token_only_what_is_public_is_told(server: Server, operations: list[tuple[str, str]]) -> None:
-    for method, path in operations:
-        answer = ask(server, method, path, "ada", None)
-        if path in PUBLIC:
-            assert answer.status_code == 200, path
-            continue
-        problem(answer, 401, "unauthenticated")
-        assert answer.headers["www-authenticate"] == "Bearer"
-    assert {path for _, path in operations} >= {"/healthz", "/readyz", "/metrics", "/v1/users"}
-    for path in PUBLIC:
-        assert ask(server, "GET", path, "ada", None).status_code == 200
-
-
-def test_a_users_token_reaches_that_users_state(ada: Account, operations: list[tuple[str, str]]) -> None:
-    for method, path in operations:
-        answer = ask(ada.server, method, path, ada.user, ada.token)
-        assert answer.status_code not in {400, 415}, (method, path)
-        if (method, path) in PRIVILEGED:
-            problem(answer, 403, "forbidden")
-        else:
-            assert answer.status_code not in {401, 403}, (method, path)
-
-
-def test_a_users_token_reaches_nothing_of_others(
-    account: Callable[[], Account], operations: list[tuple[str, str]]
-) -> None:
-    ada, bob, nobody = account(), account(), account()
-    bob.put("notes", "k", "secret")
-    for method, path in operations:
-        if "{user}" not in path:
-            continue
-        for other in (bob, nobody):  # what exists and what does not are refused alike
-            problem(ask(ada.server, method, path, other.user, ada.token), 403, "forbidden")
-    assert bob.head()["seq"] == 1
-    assert nobody.http.get(nobody.at()).status_code == 404
-
-
-@pytest.mark.parametrize("kind", ["admin", "service"])
-def test_admins_and_services_reach_everything(
-    server: Server, ada: Account, operations: list[tuple[str, str]], kind: str
-) -> None:
-    token = server.admin() if kind == "admin" else server.service("shop")
-    for method, path in operations:
-        answer = ask(server, method, path, ada.user, token)
-        assert (answer.status_code == 403) == (kind != "admin" and (method, path) in ADMINS), (method, path)
-        assert answer.status_code != 401, (method, path)
 
 
 def test_a_service_is_not_the_user_of_its_name(server: Server, ada: Account) -> None:
@@ -176,7 +79,7 @@ class Key(NamedTuple):
 
 @pytest.fixture(scope="module")
 def key(server: Server) -> Key:
-    jwk = json.loads((server.data / "signing_key.json").read_bytes())
+    jwk = json.loads((server.data / "signing_key.json").read_bytes())["keys"][0]
     header = json.loads(decoded(server.admin().split(".")[0]))
     return Key(Ed25519PrivateKey.from_private_bytes(decoded(jwk["d"])), header["kid"], jwk)
 

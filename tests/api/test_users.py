@@ -143,9 +143,3 @@ def test_the_list_of_users_refuses_what_it_does_not_know(admin: Account, ada: Ac
         problem(admin.http.get("/v1/users", params=params), 400, "invalid_request")
     cursor = ada.page("notes", limit=1).json()["next"]
     problem(admin.http.get("/v1/users", params={"after": cursor}), 400, "invalid_request")
-
-
-def test_erasing_comes_later_and_says_so(ada: Account) -> None:
-    refused = ada.http.delete(ada.at())
-    problem(refused, 405, "method_not_allowed")
-    assert "DELETE" not in refused.headers["allow"]

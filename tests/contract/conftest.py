@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,26 +17,33 @@ import pytest
 
 from roost.core.limits import Limits
 from roost.core.ports import Engine
+from roost.crypto.keyring import Keyring, MemoryKeyring
+from roost.crypto.seal import OVERHEAD
+from roost.crypto.vault import Vault
 from roost.engines.embedded import Embedded
 from roost.engines.memory import Memory
 from roost.engines.migrate import migrate
 from roost.engines.postgres import Postgres
+from roost.engines.sealed import Sealed
 from roost.settings import Settings
 
 Result = TypeVar("Result")
-TABLES = ("events", "documents", "users", "answers", "devices")
+TABLES = ("events", "documents", "users", "answers", "devices", "user_keys", "keks", "audit", "audit_chain")
 NODES = Settings(writers=4, readers=1, pool=4)
 
 
 class Store:
-    """A store that starts empty, `engine` on it, and the event loop that it runs in.
+    """A store that starts empty, `engine` on it, and the event loop that it runs in. With a `keyring` it is sealed.
 
     `url` is its database's, None where there is none. `another` opens one more engine on the same store, as
     another node would, or one with other limits.
     """
 
-    def __init__(self, runner: asyncio.Runner, url: str | None, another: Callable[[Limits], Engine]) -> None:
+    def __init__(
+        self, runner: asyncio.Runner, url: str | None, another: Callable[[Limits], Engine], keyring: Keyring | None
+    ) -> None:
         self._runner = runner
+        self.keyring = keyring
         self._another = another
         self._engines: list[Engine] = []
         self.url = url
@@ -48,10 +56,27 @@ class Store:
         async def opened() -> Engine:
             engine = self._another(limits or Limits())
             await engine.open()
+            if self.keyring is None:
+                return engine
+            return Sealed(engine, Vault(engine.keys, self.keyring, lambda: datetime.now(UTC)))
+
+        self._engines.append(self.run(opened()))
+        return self._engines[-1]
+
+    def raw(self) -> Engine:
+        """One more engine, under the sealing."""
+
+        async def opened() -> Engine:
+            engine = self._another(Limits())
+            await engine.open()
             return engine
 
         self._engines.append(self.run(opened()))
         return self._engines[-1]
+
+    def value(self, size: int) -> bytes:
+        """A value that takes `size` bytes where it is stored."""
+        return b"x" * (size - (OVERHEAD if self.keyring else 0))
 
     def close(self) -> None:
         for engine in self._engines:
@@ -82,11 +107,12 @@ async def emptied(url: str) -> None:
     await connection.close()
 
 
-@pytest.fixture(params=["memory", "embedded"])
+@pytest.fixture(params=["memory", "embedded", "memory-sealed", "embedded-sealed"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """A fresh store on each engine."""
     with asyncio.Runner() as runner:
-        if request.param == "memory":
+        keyring = MemoryKeyring() if request.param.endswith("-sealed") else None
+        if request.param.startswith("memory"):
             memory = Memory()
 
             def another(limits: Limits) -> Engine:
@@ -106,6 +132,6 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
                 sizes = (limits.page_bytes_max, limits.snapshot_bytes_max)
                 return Postgres(url, NODES, page_bytes_max=sizes[0], snapshot_bytes_max=sizes[1])
 
-        store = Store(runner, url, another)
+        store = Store(runner, url, another, keyring)
         yield store
         store.close()

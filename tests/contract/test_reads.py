@@ -164,9 +164,9 @@ def test_any_page_is_a_slice_of_the_sorted_keys(
     store.run(run())
 
 
-async def sized(engine: Engine) -> None:
+async def sized(store: Store, engine: Engine) -> None:
     """Ten documents of a hundred bytes each."""
-    await write(engine, *puts("ada", *"abcdefghij", value=b"x" * 100))
+    await write(engine, *puts("ada", *"abcdefghij", value=store.value(100)))
 
 
 @pytest.mark.parametrize(("bytes_max", "items"), [(1, 1), (100, 1), (101, 2), (500, 5), (999, 10), (10_000, 10)])
@@ -174,7 +174,7 @@ def test_a_page_ends_early_once_its_values_are_many_bytes(store: Store, bytes_ma
     engine = store.another(Limits(page_bytes_max=bytes_max))
 
     async def run() -> None:
-        await sized(engine)
+        await sized(store, engine)
         assert keys_of(await engine.page("ada", "notes", "", None, 20)) == (list("abcdefghij")[:items], items < 10)
         assert keys_of(await engine.page("ada", "notes", "", "i", 20)) == (["j"], False)
         log = await engine.log("ada", 0, 20, None)
@@ -183,7 +183,7 @@ def test_a_page_ends_early_once_its_values_are_many_bytes(store: Store, bytes_ma
         history = await engine.history(DocumentRef("ada", "notes", "a"), None, 20)
         assert history is not None
         assert (len(history.events), history.more) == (1, False)
-        await write(engine, *puts("ada", *["a"] * 9, value=b"x" * 100))
+        await write(engine, *puts("ada", *["a"] * 9, value=store.value(100)))
         history = await engine.history(DocumentRef("ada", "notes", "a"), None, 20)
         assert history is not None
         assert (len(history.events), history.more) == (items, items < 10)
@@ -197,7 +197,7 @@ def test_a_snapshot_is_ordered_and_has_a_largest_size(store: Store) -> None:
     enough = store.another(Limits(snapshot_bytes_max=1000))
 
     async def run() -> None:
-        await sized(enough)
+        await sized(store, enough)
         await write(enough, *puts("bob", *reversed(KEYS)), *puts("bob", "z", collection="carts"))
         for seq in (None, 10):
             with pytest.raises(SnapshotTooLarge):

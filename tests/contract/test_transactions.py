@@ -11,6 +11,7 @@ from roost.core.events import Document, Event, Head
 from roost.core.fold import fold
 from roost.core.ids import lane_of
 from roost.core.ports import (
+    UNREAD,
     AnswerRef,
     Appendix,
     DocumentRef,
@@ -309,5 +310,24 @@ def test_a_log_that_was_written_at_once_is_one_that_was_written_bit_by_bit(store
         assert ada.events == bob.events
         assert len(ada.events) == 3
         assert ada.head.counts == {"notes": 1}
+
+    store.run(run())
+
+
+def test_of_what_is_unread_only_whether_there_is_a_value_is_told(store: Store) -> None:
+    engine = store.engine
+
+    async def run() -> None:
+        await write(engine, *(Write("ada", "notes", key, b'"value"') for key in ("a", "b", "gone")))
+        await write(engine, Write("ada", "notes", "gone", None))
+        refs = [DocumentRef("ada", "notes", key) for key in ("a", "b", "gone", "never")]
+        async with engine.transaction() as tx:
+            await tx.lock(["ada"], LATER)
+            loaded = await tx.load(refs, [], [], [], {refs[0], refs[2], refs[3]})
+        assert loaded.documents == {
+            refs[0]: Document("notes", "a", 1, UNREAD, START),
+            refs[1]: Document("notes", "b", 2, b'"value"', START),
+            refs[2]: Document("notes", "gone", 4, None, START),
+        }
 
     store.run(run())

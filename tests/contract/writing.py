@@ -91,7 +91,11 @@ def appendix_of(user: str, head: Head, events: list[Event], documents: list[Docu
 
 def together(*appendices: Appendix) -> Appendix:
     """The appendices of several users as one."""
-    return Appendix(*([item for part in parts for item in part] for parts in zip(*appendices, strict=True)))
+    heads, documents, events, answers, devices = (
+        [item for part in parts for item in part]
+        for parts in zip(*(appendix[:5] for appendix in appendices), strict=True)
+    )
+    return Appendix(heads, documents, events, answers, devices)
 
 
 async def write(engine: Engine, *writes: Write, answers: list[StoredAnswer] | None = None) -> dict[str, int]:

@@ -80,6 +80,7 @@ class BreakingTransaction:
     def __init__(self, transaction: Transaction, at: str) -> None:
         self._transaction = transaction
         self._at = at
+        self.keys = transaction.keys
 
     async def lock(self, users: list[str], at: datetime) -> tuple[dict[str, Head], set[str]]:
         locked = await self._transaction.lock(users, at)

@@ -57,7 +57,7 @@ class Follower:
         """See that everything in `logs` came, once, dense by position, each user's in order."""
         lanes: dict[int, list[int]] = {}
         users: dict[str, list[int]] = {user: [] for user in logs}
-        for lane, pos, user, event in self.seen:
+        for lane, pos, user, event, _ in self.seen:
             lanes.setdefault(lane, []).append(pos)
             users.setdefault(user, []).append(event.seq)
         for lane, positions in lanes.items():

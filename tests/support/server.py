@@ -12,18 +12,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import httpx
 import psutil
 
 from roost import app
 from roost.authz.identity import Identity
-from roost.crypto.signing import SigningKey
+from roost.authz.principal import Kind
+from roost.crypto.signing import SigningKeys
 from roost.node import directory
 
 START_S = 60.0
@@ -189,15 +190,15 @@ class Server:
 
     def token(self, user: str, ttl_s: int = TOKEN_TTL_S) -> str:
         """A token that reaches one user's state."""
-        return self._issue("user", user, ttl_s)
+        return self.issue("user", user, ttl_s)
 
     def admin(self) -> str:
         """A token that reaches everything."""
-        return self._issue("admin", "admin")
+        return self.issue("admin", "admin")
 
     def service(self, name: str) -> str:
         """A service's token, which reaches everything."""
-        return self._issue("service", name)
+        return self.issue("service", name)
 
     def client(self, token: str | None = None) -> httpx.Client:
         """An HTTP client with a token (an admin's, where none is given)."""
@@ -215,8 +216,9 @@ class Server:
         verified = self.run("verify", "--data", str(self.data))
         assert verified.returncode == 0, verified.stdout + verified.stderr
 
-    def _issue(self, kind: Literal["user", "service", "admin"], name: str, ttl_s: int = TOKEN_TTL_S) -> str:
-        return Identity(SigningKey.load_or_create(self.data), app.clock).issue(kind, name, ttl_s)
+    def issue(self, kind: Kind, name: str, ttl_s: int = TOKEN_TTL_S, scopes: Iterable[str] = ()) -> str:
+        """A token of any role, limited to `scopes` if there are any."""
+        return Identity(SigningKeys.load_or_create(self.data), app.clock).issue(kind, name, ttl_s, scopes=scopes)
 
     def _remember(self) -> None:
         """Take down everything that was started, while it still can be found."""

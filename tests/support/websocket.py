@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -72,12 +73,22 @@ class Socket:
 
 
 @asynccontextmanager
-async def opened(port: int, user: str, token: str | None = None) -> AsyncIterator[Socket]:
+async def opened(
+    port: int,
+    user: str,
+    token: str | None = None,
+    *,
+    purpose: str | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Socket]:
     """A WebSocket on which nothing was said; `token` goes into the `Authorization` header."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    if purpose is not None:
+        headers["Roost-Purpose"] = purpose
     path = f"/v1/users/{quote(user, safe='')}/sync"
     async with connect(
-        f"ws://127.0.0.1:{port}{path}",
+        f"{'ws' if tls is None else 'wss'}://127.0.0.1:{port}{path}",
+        ssl=tls,
         subprotocols=[cast("Subprotocol", SUBPROTOCOL)],
         additional_headers=headers,
         max_size=None,
@@ -91,9 +102,11 @@ async def opened(port: int, user: str, token: str | None = None) -> AsyncIterato
 
 
 @asynccontextmanager
-async def socket(port: int, user: str, token: str, **hello: Any) -> AsyncIterator[Socket]:
+async def socket(
+    port: int, user: str, token: str, *, tls: ssl.SSLContext | None = None, **hello: Any
+) -> AsyncIterator[Socket]:
     """A WebSocket that has said `hello` and was welcomed."""
-    async with opened(port, user) as opening:
+    async with opened(port, user, tls=tls) as opening:
         await opening.say("hello", token=token, **hello)
         assert (await opening.hear())["type"] == "welcome"
         yield opening

@@ -17,7 +17,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from roost.authz.door import Door
 from roost.authz.gate import Gate
+from roost.authz.policy.policies import Policies
 from roost.authz.principal import Caller, Principal
 from roost.commands.writer import Writer
 from roost.core.commands import (
@@ -36,8 +38,9 @@ from roost.core.errors import Code, RoostError
 from roost.core.events import Document, Event, microseconds
 from roost.core.limits import Limits
 from roost.core.moment import NOW, Moment
-from roost.core.ports import DocumentRef
+from roost.core.ports import DocumentRef, Point
 from roost.engines.memory import Memory
+from roost.feed.bulletin import Bulletin
 from roost.feed.definitions import Definitions
 from roost.feed.hub import Hub
 from roost.feed.presence import Presence
@@ -294,17 +297,17 @@ def document_of(event: Event) -> Document:
 class StoreMachine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
-        self.model = Model()
-        self.now = START
+        self.model, self.now = Model(), START
         self.runner = asyncio.Runner()
         self.engine = Memory(SETTINGS.limits)
         hub = Hub(10)
         writer = Writer(self.engine, SETTINGS, clock=lambda: self.now, committed=hub.publish)
-        definitions = Definitions(self.engine, hub, SETTINGS)
+        definitions = Definitions(bulletin := Bulletin(self.engine, hub, timeout_s=5), SETTINGS)
         presence = Presence(self.engine, clock=lambda: self.now, refresh_s=60, devices_max=10)
-        self.gate = Gate(writer, Reader(self.engine, SETTINGS), hub, definitions, presence)
+        door = Door(Policies("local", lambda: self.now), definitions)
+        self.gate = Gate(writer, Reader(self.engine, SETTINGS), hub, definitions, presence, door)
         self.runner.run(self.engine.open())
-        self.runner.run(definitions.read())
+        self.runner.run(bulletin.read())
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -389,7 +392,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert point is Code.CURSOR_AHEAD
         else:
             event = log.last(collection, key, seq)
-            assert point == (len(log.events), event and document_of(event))
+            assert point == Point(len(log.events), document_of(event) if event else None)
 
     @rule(user=USERS, seconds=st.integers(-2, 3), nth=SEQS)
     def read_snapshot_at_a_time(self, user: str, seconds: int, nth: int) -> None:

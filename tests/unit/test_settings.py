@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from roost.core.issuers import Issuer
 from roost.core.limits import Limits
 from roost.settings import Settings
 
@@ -16,6 +19,10 @@ ODD = Settings(
     port=1,
     policies={"payments": "cas"},
     tail_interval_s=0.25,
+    issuers={
+        "https://id.example": Issuer(audience=("a", "b"), kind=None, roles=("realm", "roles"), kinds={"x": "support"}),
+        "http://127.0.0.1:1/realm": Issuer(audience="a", prefix="corp:", scopes={"read": ("documents:read",)}),
+    },
     limits=Limits(depth_max=3),
 )
 
@@ -39,3 +46,30 @@ def test_a_collection_has_its_own_policy_or_the_default() -> None:
     settings = Settings(policies={"payments": "cas"})
     assert settings.policy_of("payments") == "cas"
     assert settings.policy_of("preferences") == "lww"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://id.example", "id.example", "https://", "https://a@id.example", "https://id.example?a", "ftp://a"]
+)
+def test_an_issuer_is_spoken_to_over_tls_or_on_this_machine(url: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="issuers"):
+        Settings.from_env({"ROOST_ISSUERS": json.dumps({url: {"audience": "a"}})})
+
+
+def test_names_that_an_issuer_gives_are_taken() -> None:
+    assert not Settings().named_elsewhere("ada")
+    settings = Settings(issuers={"https://id.example": Issuer(audience="a", prefix="corp:")})
+    assert settings.named_elsewhere("corp:ada")
+    assert not settings.named_elsewhere("ada")
+    assert Settings(issuers={"https://id.example": Issuer(audience="a")}).named_elsewhere("ada")
+
+
+def test_the_guides_issuers_are_as_settings_take_them() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "identity.md").read_text()
+    examples = re.findall(r"ROOST_ISSUERS='(.*?)'", guide, re.DOTALL)
+    assert len(examples) >= 4
+    for example in examples:
+        assert Settings.from_env({"ROOST_ISSUERS": example}).issuers
+    table = guide.partition("### Settings of an issuer")[2].partition("\n**")[0]
+    named = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert named == {field.name for field in msgspec.structs.fields(Issuer)}

@@ -6,7 +6,7 @@
  */
 
 import { delay, pause } from "./backoff.js";
-import { RoostError } from "./errors.js";
+import { ERASED, RoostError } from "./errors.js";
 import { Http } from "./http.js";
 import { PollSession, verdictOf } from "./poll.js";
 import type { Peer, Session, Verdict } from "./session.js";
@@ -16,7 +16,8 @@ import { SocketSession } from "./socket.js";
 /** `offline`: not in touch now; `stopped`: and will not be, see the error. */
 export type ConnectionState = "offline" | "connecting" | "live" | "stopped";
 
-export type Token = string | (() => string | Promise<string>);
+/** `stale` was not accepted, or ends soon: then another one is wanted. */
+export type Token = string | ((stale?: string) => string | Promise<string>);
 
 export interface ConnectionOptions {
   readonly url: string;
@@ -110,6 +111,8 @@ export class Connection {
       const verdict: Verdict = await this.#once(refetch).catch(verdictOf);
       if (this.#over.signal.aborted) break;
       refetch = verdict.next === "refetch" || (refetch && this.#peer.cursor === null);
+      // Whoever told of it, the log or an answer: it is over, and nothing may be left.
+      if (verdict.error?.code === ERASED) await this.#peer.take((replica) => replica.forget()).catch(() => undefined);
       this.#tell(verdict.next === "stop" ? "stopped" : "offline", verdict.error);
       if (verdict.next === "stop") return;
       if (verdict.next === "renew") this.#stale = this.#token;
@@ -160,8 +163,9 @@ export class Connection {
     if (this.#token !== undefined && this.#token !== stale) return this.#token;
     const { token } = this.#options;
     try {
-      this.#token = typeof token === "string" ? token : await token();
+      this.#token = typeof token === "string" ? token : await token(stale);
     } catch (error) {
+      if (error instanceof RoostError) throw error;
       throw new RoostError("token", `No token: ${String(error)}`, { cause: error });
     }
     return this.#token;

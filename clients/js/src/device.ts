@@ -9,7 +9,7 @@
 import type { ConnectionOptions, ConnectionState } from "./connection.js";
 import { Connection } from "./connection.js";
 import type { Draft } from "./draft.js";
-import { RoostError } from "./errors.js";
+import { ERASED, RoostError } from "./errors.js";
 import { Listeners } from "./listeners.js";
 import type { Mutation, Presence, Result } from "./protocol.js";
 import type { Change, DocumentId, Next, Outcome, Saved, Unsaved } from "./replica.js";
@@ -62,6 +62,7 @@ export class Device implements Peer {
   #release: () => void = () => undefined;
   #on: boolean;
   #closed = false;
+  #erased = false;
   #status: Status;
 
   static async start(options: DeviceOptions, on: boolean): Promise<Device> {
@@ -110,6 +111,7 @@ export class Device implements Peer {
   /** Show an edit at once; resolves when it is saved on this device. Throws what can never take effect. */
   edit(make: (draft: Draft) => void): Promise<Edited> {
     if (this.#closed) throw new RoostError("closed", "This replica is closed.");
+    this.#checkErased();
     const draft = this.replica.draft();
     make(draft);
     const unsaved = this.replica.add(draft, Date.now() * 1000);
@@ -138,6 +140,7 @@ export class Device implements Peer {
       let change = numbered(batch, this.replica.meta);
       try {
         const header = await this.#store.commit(({ meta }) => {
+          this.#checkErased();
           change = numbered(batch, meta);
           return { change };
         });
@@ -183,6 +186,7 @@ export class Device implements Peer {
     for (;;) {
       const { change, next, results = [] } = input(this.replica);
       if (change === undefined) return next;
+      if (next === "forget") this.#erased = true; // before it is saved: what is edited now must not come after it
       const answers = results.flatMap((result): Answer[] => {
         const clock = this.replica.queue.get(result.number)?.mutation.clock;
         return clock === undefined ? [] : [{ clock, result }];
@@ -204,6 +208,22 @@ export class Device implements Peer {
         return next;
       }
       await this.#caughtUp(stale);
+    }
+  }
+
+  #checkErased(): void {
+    if (this.#erased) throw new RoostError(ERASED, "The user was erased, for good.");
+  }
+
+  /** Another tab has heard that the user was erased: what was edited here meanwhile is not to stay. */
+  async #forget(): Promise<void> {
+    if (this.#erased) return;
+    this.#erased = true;
+    await this.#saving;
+    const { change } = this.replica.forget();
+    if (this.replica.queue.size > 0 && change !== undefined) {
+      const header = await this.#store.commit(() => ({ change }));
+      if (header !== undefined) await this.#arrived({ revision: header.revision, change, answers: [] }, []);
     }
   }
 
@@ -294,6 +314,7 @@ export class Device implements Peer {
     if (message.type === "news") void this.#arrived(message, undefined);
     else if (message.type === "status") {
       if (this.#epoch === undefined) this.#show({ ...message.status, leader: false });
+      if (message.status.error?.code === ERASED) void this.#forget();
     } else if (message.type === "switch") this.#switch(message.on);
     else if (this.#epoch !== undefined) this.#tabs.tell({ type: "status", status: this.#status });
   }

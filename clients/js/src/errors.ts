@@ -1,6 +1,11 @@
 /** Every way in which Roost, or this client, says no: a stable code and a sentence for a person. */
 
-/** The server's codes (see its API page), and the client's own: `closed`, `locked`, `storage`. */
+/** The user was erased: nothing is left, and nothing will come. */
+export const ERASED = "user_erased";
+
+/**
+ * The server's codes (see its API page), and the client's own: `closed`, `locked`, `session_ended`, `storage`, `token`.
+ */
 export type Code = string;
 
 export class RoostError extends Error {

@@ -42,7 +42,7 @@ function object(shape: Shape): Check {
 
 const event = object({
   seq: number,
-  kind: oneOf("put", "delete"),
+  kind: oneOf("put", "delete", "erase"),
   collection: text,
   key: text,
   value: anything,
@@ -66,7 +66,7 @@ const result = object({
 
 const frames: Readonly<Record<string, Check>> = {
   welcome: object({ seq, floor: seq, number: seq, expires_at: maybe(real), heartbeat_s: real }),
-  events: object({ events: list(event), seq, live: flag }),
+  events: object({ events: list(event), seq, live: flag, after: optional(seq) }),
   pushed: object({ results: list(result) }),
   refused: object({ code: text, detail: text, expected: maybe(number), retry_after: maybe(real) }),
   presence: object({ devices: list(object({ device: text, seen_at: time })) }),

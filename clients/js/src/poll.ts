@@ -6,6 +6,7 @@ import type { Http } from "./http.js";
 import { PushRefused } from "./http.js";
 import type { Next } from "./replica.js";
 import type { Peer, Session, Verdict } from "./session.js";
+import { erased } from "./session.js";
 
 const WAIT_S = 25;
 /** How long to poll before a WebSocket is tried again. */
@@ -65,7 +66,7 @@ export class PollSession implements Session {
         continue;
       }
       if (this.#untilThere) return this.end({ next: "again" });
-      const next = await this.#peer.take((replica) => replica.events(stretch.events, stretch.seq));
+      const next = await this.#peer.take((replica) => replica.events(stretch.events, stretch.seq, cursor ?? 0));
       if (next === undefined && stretch.live) this.#peer.live();
       await this.#do(next);
     }
@@ -102,6 +103,7 @@ export class PollSession implements Session {
     if (next === "push") this.#wanted = true;
     else if (next === "resume") this.end({ next: "again" });
     else if (next === "refetch") this.end({ next: "refetch" });
+    else if (next === "forget") this.end(erased());
     else if (next === "rename") {
       await this.#peer.rename();
       this.#wanted = true;

@@ -78,7 +78,14 @@ export type Frame =
       readonly expires_at?: number | null;
       readonly heartbeat_s: number;
     }
-  | { readonly type: "events"; readonly events: readonly Event[]; readonly seq: number; readonly live: boolean }
+  | {
+      readonly type: "events";
+      /** The cursor from which the stretch goes on: what is not between it and `seq` was left out. */
+      readonly after?: number;
+      readonly events: readonly Event[];
+      readonly seq: number;
+      readonly live: boolean;
+    }
   | { readonly type: "pushed"; readonly results: readonly Result[] }
   | {
       readonly type: "refused";

@@ -9,6 +9,7 @@
 
 import { Draft } from "./draft.js";
 import type { Value } from "./edits.js";
+import { ERASED } from "./errors.js";
 import type { Json } from "./json.js";
 import { compare, freeze } from "./json.js";
 import type { Event, Mutation, Op, Result, Sibling } from "./protocol.js";
@@ -62,7 +63,7 @@ export interface Change {
 }
 
 /** What the device has to do: see `tests/vectors/README.md`. */
-export type Next = "push" | "resume" | "refetch" | "rename" | "wait";
+export type Next = "push" | "resume" | "refetch" | "rename" | "wait" | "forget";
 
 /** What came of an input: a change to save and absorb, then what to do, and answers the application was not told. */
 export interface Outcome {
@@ -225,11 +226,16 @@ export class Replica {
     return { next: seq < (this.#meta.cursor ?? 0) ? "refetch" : undefined };
   }
 
-  /** Read the next stretch of the log, up to `seq`. What was read before is passed over. */
-  events(events: readonly Event[], seq: number): Outcome {
+  /**
+   * Read the next stretch of the log, from the cursor `after` up to `seq`. What was read before is passed over. Where
+   * the server does not say from where, the events of a device that is not narrowed have to be without holes.
+   */
+  events(events: readonly Event[], seq: number, after?: number): Outcome {
+    if (events.some((event) => event.kind === "erase")) return this.forget();
     const cursor = this.#meta.cursor ?? 0;
     const fresh = events.filter((event) => event.seq > cursor);
-    if (!follows(cursor, fresh, seq, this.collections === undefined)) return { next: "resume" };
+    const whole = after === undefined && this.collections === undefined;
+    if ((after ?? 0) > cursor || !follows(cursor, fresh, seq, whole)) return { next: "resume" };
     const documents = new Map<string, Stored>();
     const entries = new Map<number, Entry>();
     let clock = this.#meta.clock;
@@ -266,6 +272,7 @@ export class Replica {
 
   /** A push was not taken. `expected` is the number that the server goes on from, where it names one. */
   refused(code: string, expected?: number): Outcome {
+    if (code === ERASED) return this.forget();
     if (code === "cursor_ahead") return { next: "refetch" };
     // A number was given twice: by this replica, and by one that it was before, or that is a copy of it.
     if (code === "idempotency_key_reused") return { next: "rename" };
@@ -294,6 +301,12 @@ export class Replica {
     const entries = left.map((entry, index) => ({ ...entry, mutation: { ...entry.mutation, number: index + 1 } }));
     const change = { meta: { device, number: entries.length }, entries, allEntries: true };
     return { change, next: entries.length > 0 ? "push" : undefined };
+  }
+
+  /** The user was erased: nothing is left but the device's name and clock, not even what was never pushed. */
+  forget(): Outcome {
+    const meta = { number: 0, cursor: null };
+    return { change: { meta, allDocuments: true, allEntries: true }, next: "forget" };
   }
 
   // What becomes of it

@@ -1,6 +1,6 @@
 /** What a connection and its sessions have to do with the replica, and how a session ends. */
 
-import type { RoostError } from "./errors.js";
+import { ERASED, RoostError } from "./errors.js";
 import type { Mutation, Presence } from "./protocol.js";
 import type { Next, Outcome, Replica } from "./replica.js";
 
@@ -29,6 +29,11 @@ export interface Verdict {
   readonly error?: RoostError;
   /** Seconds. */
   readonly retryAfter?: number | undefined;
+}
+
+/** How a session ends once the user was erased. */
+export function erased(): Verdict {
+  return { next: "stop", error: new RoostError(ERASED, "The user was erased, for good.") };
 }
 
 /** One conversation with the server. */

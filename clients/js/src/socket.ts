@@ -6,6 +6,7 @@ import { serverFrame } from "./frames.js";
 import type { Frame } from "./protocol.js";
 import type { Next } from "./replica.js";
 import type { Peer, Session, Verdict } from "./session.js";
+import { erased } from "./session.js";
 
 /** What is used of a WebSocket: the browser's, Node's, or the package ws's. */
 export interface Socket {
@@ -109,7 +110,7 @@ export class SocketSession implements Session {
         this.#welcome(frame.heartbeat_s, frame.expires_at);
         return (await peer.take((replica) => replica.welcome(frame.seq, frame.number))) ?? "push";
       case "events": {
-        const next = await peer.take((replica) => replica.events(frame.events, frame.seq));
+        const next = await peer.take((replica) => replica.events(frame.events, frame.seq, frame.after));
         if (next === undefined && frame.live) peer.live();
         this.#tellRead();
         return next;
@@ -139,6 +140,7 @@ export class SocketSession implements Session {
     if (next === "push") this.push();
     else if (next === "resume") this.end({ next: "again" });
     else if (next === "refetch") this.end({ next: "refetch" });
+    else if (next === "forget") this.end(erased());
     else if (next === "rename") {
       await this.#peer.rename();
       this.end({ next: "again" });

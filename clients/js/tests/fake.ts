@@ -45,6 +45,7 @@ export class FakeServer {
   /** Do not follow users that have no event. */
   strict = false;
   silent = false;
+  erased = false;
   expires = (): number | null => null;
   readonly #waiting = new Set<() => void>();
   readonly #http: Server;
@@ -116,6 +117,19 @@ export class FakeServer {
   compact(): void {
     this.floor = this.seq;
     this.events = [];
+  }
+
+  /** Erase the user: whoever follows is told, and nothing is ever there again. */
+  erase(): void {
+    const seq = this.seq + 1;
+    const event = { seq, kind: "erase", collection: "", key: "", value: null, at: new Date().toISOString() };
+    for (const { socket } of this.followers) {
+      send(socket, { type: "events", events: [{ ...event, actor: "admin" }], seq, live: true });
+      socket.close(4410);
+    }
+    this.followers.clear();
+    this.erased = true;
+    for (const wake of this.#waiting) wake();
   }
 
   push(device: string, mutations: readonly Mutation[]): { results: Result[] } | { code: string; expected?: number } {
@@ -191,6 +205,7 @@ export class FakeServer {
     const after = frame["after"] as number;
     const device = frame["device"] as string;
     if (!this.tokens.has(frame["token"] as string)) return void socket.close(4401);
+    if (this.erased) return void socket.close(4410);
     if (after > this.seq) return void socket.close(4409);
     if (after < this.floor) return void socket.close(4410);
     if (this.strict && this.seq === 0) return void socket.close(4404);
@@ -214,6 +229,7 @@ export class FakeServer {
     if (!this.tokens.has((request.headers.authorization ?? "").replace("Bearer ", ""))) {
       return reply(response, 401, { code: "unauthenticated", detail: "No." });
     }
+    if (this.erased) return reply(response, 410, { code: "user_erased", detail: "No." });
     const [, , , , what, collection] = url.pathname.split("/");
     const there = this.seq > 0 || !this.strict;
     if (what === "push") {
@@ -242,6 +258,7 @@ export class FakeServer {
         response.on("close", resolve);
       }).finally(() => this.#waiting.clear());
     }
+    if (this.erased) return reply(response, 410, { code: "user_erased", detail: "No." });
     const events = this.#after(after, url.searchParams.get("collections")?.split(","));
     return reply(response, 200, { events, seq: this.seq, floor: this.floor }, { "roost-seq": String(this.seq) });
   }

@@ -167,7 +167,7 @@ function received(replica: Replica, frame: Frame): Outcome {
     case "welcome":
       return replica.welcome(frame.seq, frame.number);
     case "events":
-      return replica.events(frame.events, frame.seq);
+      return replica.events(frame.events, frame.seq, frame.after);
     case "pushed":
       return replica.pushed(frame.results);
     case "refused":

@@ -14,9 +14,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import Raw
 
+from roost.client.asking import decoded
 from roost.client.errors import MutationGap, NotFound, RoostError
 from roost.client.exchange import Answer, Ask, Call, Session, exchange
-from roost.client.protocol import decoded
 from roost.core.commands import Mutation
 from roost.core.events import Document
 from roost.core.siblings import Sibling

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Literal, Protocol
 
+from msgspec import UNSET
+
 from roost.client.carry import AsyncCarrier
-from roost.client.errors import Forbidden, RoostError, Unauthenticated, Unavailable, Unreachable
-from roost.client.exchange import Session
+from roost.client.errors import (
+    Forbidden,
+    RoostError,
+    SessionEnded,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+    UserErased,
+)
+from roost.client.exchange import Credential, Session
 from roost.client.replica.calls import Calls
 from roost.client.replica.lines import HandshakeLost, Line, NoUser, NoWebSocket, PollLine, Refetch, SocketLine
 from roost.client.replica.store import Store
@@ -29,10 +39,13 @@ READ_S = 5.0
 POLLING_S = 300.0
 """How long to go without a WebSocket before trying again."""
 NO_USER_S = 2.0
+RENEW_S = 1.0
+"""How often, at most, a fresh token is asked for; more often where tokens are short."""
 DOUBTS_MAX = 2
 
 
-Status = Literal["offline", "connecting", "live"]
+Status = Literal["offline", "connecting", "live", "erased"]
+"""`erased`: the user was, and with the user all that this device had; it is over."""
 
 
 _REFUSALS: dict[str, type[RoostError]] = {"unauthenticated": Unauthenticated, "forbidden": Forbidden}
@@ -60,6 +73,9 @@ class Host(Protocol):
     def turn(self, outcome: Outcome) -> None:
         """The same for a snapshot."""
 
+    def erased(self, problem: RoostError) -> None:
+        """The user was erased: forget everything, and tell the application."""
+
     def tell(self, status: Status, problem: RoostError | None) -> None:
         """How it goes."""
 
@@ -81,9 +97,10 @@ class Following:
         self._read_at = 0.0
         self._doubts = 0
         self._refusal: RoostError | None = None
+        self._token: str | None = None
 
     async def run(self) -> None:
-        """Follow and push, until cancelled."""
+        """Follow and push, until cancelled, or until there is nobody to follow any more."""
         self._host.tell("connecting", None)
         while True:
             problem: RoostError | None = None
@@ -96,9 +113,14 @@ class Following:
                 self._host.store.stale = True
             except Resume:
                 pass
+            except UserErased as erased:
+                self._host.erased(erased)
+                return
             except RoostError as failed:
                 problem = failed
                 self._doubt(failed)
+                if isinstance(failed, Unauthenticated):
+                    self._session.refused(self._token)
             self._host.tell("offline", problem)
             await asyncio.sleep(self._pause(problem, self._failures))
             self._failures += 1
@@ -125,8 +147,9 @@ class Following:
         """How long to wait after a failure, in seconds: "full jitter", on top of what the server asks for."""
         most = min(PAUSE_S_MAX, self._session.limits.backoff_s * 2.0 ** min(failures, DOUBLINGS_MAX))
         if problem is not None and not isinstance(problem, Unavailable):
-            # Trying again soon will not help against what a person has to see to.
-            most = PAUSE_S_MAX
+            # Trying again soon will not help against what a person has to see to. A login renews its token, though.
+            renews = isinstance(self._session.token, Credential) and isinstance(problem, Unauthenticated)
+            most = most if renews and not isinstance(problem, SessionEnded) else PAUSE_S_MAX
         asked = problem.retry_after_s if problem is not None else None
         return self._session.chance() * most + (asked or 0.0)
 
@@ -194,7 +217,8 @@ class Following:
         if time.monotonic() < self._polling_until:
             line = PollLine(self._carry, self._calls, hello)
         else:
-            line = await SocketLine.open(self._session, self._calls, hello)
+            self._token = await self._carry(self._session.bearer())
+            line = await SocketLine.open(self._session, self._calls, hello, self._token)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._push(line))
@@ -226,11 +250,13 @@ class Following:
 
     async def _take(self, frame: Events) -> None:
         events = [event_of(event) for event in frame.events]
+        after = None if frame.after is UNSET else frame.after
         for start in range(0, max(len(events), 1), EVENTS_AT_ONCE):
             some = events[start : start + EVENTS_AT_ONCE]
             last = start + EVENTS_AT_ONCE >= len(events)
-            outcome = self._host.core.advance(some, frame.seq if last else some[-1].seq)
-            self._then(outcome)
+            seq = frame.seq if last else some[-1].seq
+            self._then(self._host.core.advance(some, seq, after))
+            after = seq if after is not None else None
             if not last:
                 await asyncio.sleep(0)
 
@@ -266,10 +292,12 @@ class Following:
         pause = left - min(60.0, left / 5)
         fresh = line.token
         while fresh is None or fresh == line.token:
-            await asyncio.sleep(max(pause, 1.0))
-            fresh = self._session.token()
+            await asyncio.sleep(max(pause, min(RENEW_S, left / 10)))
+            with suppress(Unavailable):  # the line is open as long as its token is good
+                fresh = await self._carry(self._session.bearer())
             pause = (expires_at - time.time()) / 4
         await line.renew(fresh)
+        self._token = fresh
 
     # Outcomes
 
@@ -287,6 +315,8 @@ class Following:
     def _then(self, outcome: Outcome) -> str | None:
         """Persist an outcome, and do what it asks for."""
         host = self._host
+        if outcome.then == "forget":
+            raise UserErased("The user was erased, for good.", code="user_erased")
         host.settle(outcome)
         if outcome.then == "rename":
             host.settle(host.core.rename(host.new_name()))

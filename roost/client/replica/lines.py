@@ -90,10 +90,9 @@ class SocketLine:
         self._answer: asyncio.Future[Pushed | Refused] | None = None
 
     @classmethod
-    async def open(cls, session: Session, calls: Calls, hello: Hello) -> SocketLine:
+    async def open(cls, session: Session, calls: Calls, hello: Hello, token: str | None) -> SocketLine:
         """Connect and say hello. Raises `NoWebSocket`, `RoostError`."""
         url = "ws" + session.url.removeprefix("http") + calls.base + "/sync"
-        token = session.token()
         try:
             connection = await connect(
                 url,
@@ -191,9 +190,9 @@ class PollLine:
                 raise Refetch from refusal
             except NotFound as refusal:
                 raise NoUser from refusal
-            self._after = stretch.seq
+            after, self._after = self._after, stretch.seq
             live = stretch.seq >= stretch.end
-            yield Events(stretch.events, stretch.seq, live)
+            yield Events(stretch.events, stretch.seq, live, after)
             wait_s = POLL_S if live else 0.0
 
     async def push(self, mutations: Sequence[Mutation]) -> Pushed | Refused:

@@ -21,11 +21,11 @@ from weakref import WeakSet
 
 import msgspec
 
+from roost.client.asking import checked
 from roost.client.carry import AsyncCarrier
 from roost.client.errors import RoostError, refused_here
-from roost.client.exchange import Limits, Session
+from roost.client.exchange import Limits, Session, Token
 from roost.client.models import InboxConflict, Json
-from roost.client.protocol import checked
 from roost.client.replica.calls import Calls
 from roost.client.replica.following import Following, Status
 from roost.client.replica.store import ReplicaUnusable, Store
@@ -104,13 +104,14 @@ class Transaction:
 
 
 class Listening:
-    """An iterator over changes, for ever; those that come while nobody asks are put together."""
+    """An iterator over changes, until the user is erased; those that come while nobody asks are put together."""
 
     def __init__(self, status: Callable[[], Status]) -> None:
         self._status = status
         self._documents: set[DocumentId] = set()
         self._results: deque[Result] = deque(maxlen=RESULTS_MAX)
         self._news = asyncio.Event()
+        self._over = status() == "erased"
 
     def hear(self, outcome: Outcome) -> None:
         """Something changed."""
@@ -122,8 +123,11 @@ class Listening:
         return self
 
     async def __anext__(self) -> Changes:
+        if self._over:
+            raise StopAsyncIteration
         await self._news.wait()
         self._news.clear()
+        self._over = self._status() == "erased"
         changes = Changes(frozenset(self._documents), tuple(self._results), self._status())
         self._documents.clear()
         self._results.clear()
@@ -133,9 +137,12 @@ class Listening:
 class Replica:
     """One user's state on this device, in the file `path`: `async with Replica(path, url, user, token) as replica:`.
 
-    `token` is a string, or a function that returns one, asked on each connection and before the old one ends.
+    `token` is a string, a function that returns one, asked on each connection and before the old one ends, or a
+    `Login`, which may be shared with clients and other replicas.
     `device` names a new replica (else a name is made up); an existing file knows its name. With `collections`, only
     these are held (and the inbox). One process at a time may hold a file: opening raises `ReplicaInUse`.
+
+    Where the user is erased, so is everything here, the file too: `status` is `erased`, and edits raise `UserErased`.
 
     Edits show at once, and are on disk when the call returns. They are pushed in their order as soon as the server
     can be reached, each exactly once. What comes of them is decided by the collection's conflict policy; what is
@@ -147,7 +154,7 @@ class Replica:
         path: str | Path,
         url: str,
         user: str,
-        token: str | Callable[[], str] | None = None,
+        token: Token = None,
         *,
         device: str | None = None,
         collections: Sequence[str] | None = None,
@@ -251,6 +258,7 @@ class Replica:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Several edits in one step, all or none: done when the block ends, not at all if it raises."""
+        self._check()
         draft = self.core.draft()
         yield Transaction(draft)
         self._commit(draft)
@@ -258,9 +266,13 @@ class Replica:
     # Waiting
 
     async def synced(self) -> None:
-        """Wait until everything that was done here is on the server, and everything there is here."""
+        """Wait until everything that was done here is on the server, and everything there is here.
+
+        Raises `UserErased`.
+        """
         listening = self.changes()
         while not self._in_step:
+            self._check()
             await anext(listening)
 
     def changes(self) -> Listening:
@@ -307,9 +319,20 @@ class Replica:
 
     def tell(self, status: Status, problem: RoostError | None) -> None:
         """How it goes."""
+        if self._status == "erased":
+            return  # that is the last there is to tell
         if (status, problem) != (self._status, self._problem):
             self._status, self._problem = status, problem
             self._hear(Outcome())
+
+    def erased(self, problem: RoostError) -> None:
+        """The user was erased: forget everything, what was never pushed too, and delete the file."""
+        outcome = self.core.forget()
+        try:
+            self.store.destroy()
+        finally:
+            self._status, self._problem = "erased", problem
+            self._hear(outcome)
 
     def new_name(self) -> str:
         """Another name for this device."""
@@ -321,11 +344,17 @@ class Replica:
         return self._status == "live" and not self.core.queue
 
     def _do(self, act: Callable[[Transaction], None]) -> int | None:
+        self._check()
         draft = self.core.draft()
         act(Transaction(draft))
         return self._commit(draft)
 
+    def _check(self) -> None:
+        if self._status == "erased" and self._problem is not None:
+            raise self._problem
+
     def _commit(self, draft: Draft) -> int | None:
+        self._check()
         outcome = _refusing(lambda: self.core.commit(draft, time.time_ns() // 1_000))
         if outcome.then is None:
             return None

@@ -94,3 +94,15 @@ ON CONFLICT DO UPDATE SET mutation = excluded.mutation, result = excluded.result
 
 -- name: delete_mutation
 DELETE FROM mutations WHERE number = ?;
+
+-- name: shred
+PRAGMA secure_delete = ON;
+
+-- name: wipe_documents
+DELETE FROM documents;
+
+-- name: wipe_mutations
+DELETE FROM mutations;
+
+-- name: wipe_replica
+DELETE FROM replica;

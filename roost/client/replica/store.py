@@ -52,6 +52,7 @@ class Store:
 
     def __init__(self, path: Path, user: str, device: str, collections: list[str] | None) -> None:
         self._sql = _statements()
+        self._path = path
         self._collections = None if collections is None else sorted(set(collections))
         try:
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -128,6 +129,18 @@ class Store:
         """Delete some documents of other editions; true once there are none."""
         with self._transaction():
             return self._db.execute(self._sql["sweep"], (self._edition, SWEEP_ROWS)).rowcount < SWEEP_ROWS
+
+    def destroy(self) -> None:
+        """Delete everything, and the file with it; the store is closed then."""
+        try:
+            self._run("shred")
+            with self._transaction():
+                for table in ("wipe_documents", "wipe_mutations", "wipe_replica"):
+                    self._run(table)
+        finally:
+            # The last connection that closes takes the log of what was written along.
+            self._db.close()
+            self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -5,14 +5,14 @@
 SELECT max(version) FROM roost.migrations;
 
 -- name: points
-SELECT q.nr, u.seq, d.version, d.value, d.updated_at, d.siblings
+SELECT q.nr, u.seq, u.erased_at IS NOT NULL, d.version, d.value, d.updated_at, d.siblings
 FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS q (lane, user_id, collection, key, nr)
 JOIN roost.users u ON u.lane = q.lane AND u.user_id = q.user_id
 LEFT JOIN roost.documents d
     ON d.lane = q.lane AND d.user_id = q.user_id AND d.collection = q.collection AND d.key = q.key;
 
 -- name: head
-SELECT user_id, seq, floor, created_at, updated_at, counts, clock
+SELECT user_id, seq, floor, created_at, updated_at, counts, clock, erased_at
 FROM roost.users
 WHERE lane = $1 AND user_id = $2;
 
@@ -108,7 +108,7 @@ WITH RECURSIVE halving (lo, hi) AS (
 SELECT max(lo) FROM halving;
 
 -- name: users
-SELECT user_id, seq, floor, created_at, updated_at, counts, clock
+SELECT user_id, seq, floor, created_at, updated_at, counts, clock, erased_at
 FROM roost.users
 WHERE (lane, user_id) > ($1, $2)
 ORDER BY lane, user_id

@@ -25,6 +25,8 @@ CREATE TABLE roost.users (
     updated_at  timestamptz      NOT NULL,
     counts      jsonb            NOT NULL,
     clock       bigint           NOT NULL DEFAULT 0,
+    generation  integer          NOT NULL DEFAULT 0,
+    erased_at   timestamptz,
     PRIMARY KEY (lane, user_id)
 ) WITH (fillfactor = 80);
 
@@ -37,6 +39,7 @@ CREATE TABLE roost.documents (
     value       bytea,
     updated_at  timestamptz      NOT NULL,
     siblings    bytea,
+    fields      jsonb,
     PRIMARY KEY (lane, user_id, collection, key)
 ) WITH (fillfactor = 80);
 
@@ -85,3 +88,59 @@ CREATE TABLE roost.devices (
     until     timestamptz,
     PRIMARY KEY (lane, user_id, device)
 ) WITH (fillfactor = 80);
+
+-- Not by lane: one chain for all, whose order its one row in audit_chain keeps.
+CREATE TABLE roost.audit (
+    n           bigint           NOT NULL PRIMARY KEY,
+    at          timestamptz      NOT NULL,
+    actor       text COLLATE "C" NOT NULL,
+    kind        text             NOT NULL,
+    action      text             NOT NULL,
+    outcome     text             NOT NULL,
+    address     text             NOT NULL,
+    request_id  text             NOT NULL,
+    purpose     text,
+    user_id     text COLLATE "C",
+    collection  text,
+    key         text,
+    count       bigint           NOT NULL,
+    detail      text,
+    mac         bytea            NOT NULL
+);
+
+CREATE INDEX audit_by_user ON roost.audit (user_id, n) WHERE user_id IS NOT NULL;
+CREATE INDEX audit_by_actor ON roost.audit (actor, n);
+CREATE INDEX audit_by_time ON roost.audit (at, n);
+
+CREATE TABLE roost.audit_chain (
+    chain     integer     NOT NULL PRIMARY KEY,
+    n         bigint      NOT NULL,
+    mac       bytea       NOT NULL,
+    at        timestamptz NOT NULL,
+    base      bigint,
+    base_mac  bytea,
+    seal      bytea
+);
+
+CREATE TABLE roost.keks (
+    kek         text COLLATE "C" NOT NULL PRIMARY KEY,
+    state       text             NOT NULL,
+    check_value bytea            NOT NULL,
+    created_at  timestamptz      NOT NULL
+);
+
+-- Of several nodes that begin at the same time one wins.
+CREATE UNIQUE INDEX keks_one_current ON roost.keks ((true)) WHERE state <> 'retiring';
+
+CREATE TABLE roost.user_keys (
+    lane        integer          NOT NULL,
+    user_id     text COLLATE "C" NOT NULL,
+    generation  integer          NOT NULL,
+    kek         text COLLATE "C" NOT NULL,
+    wrapped     bytea            NOT NULL,
+    outdated    boolean          NOT NULL,
+    PRIMARY KEY (lane, user_id, generation)
+);
+
+CREATE INDEX user_keys_by_kek ON roost.user_keys (kek, lane, user_id, generation);
+CREATE INDEX user_keys_outdated ON roost.user_keys (lane, user_id) WHERE outdated;

@@ -2,7 +2,7 @@
 -- Locks are taken in the same order by everyone: users by (lane, user_id), then devices by key, then lanes.
 
 -- name: lock_heads
-SELECT u.user_id, u.seq, u.floor, u.created_at, u.updated_at, u.counts, u.clock
+SELECT u.generation, u.user_id, u.seq, u.floor, u.created_at, u.updated_at, u.counts, u.clock, u.erased_at
 FROM unnest($1::integer[], $2::text[]) AS q (lane, user_id)
 JOIN roost.users u ON u.lane = q.lane AND u.user_id = q.user_id
 ORDER BY u.lane, u.user_id
@@ -25,8 +25,12 @@ USING unnest($1::integer[], $2::text[]) AS q (lane, user_id)
 WHERE u.lane = q.lane AND u.user_id = q.user_id AND u.seq = 0;
 
 -- name: load_documents
-SELECT d.user_id, d.collection, d.key, d.version, d.value, d.updated_at, d.siblings
-FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[]) AS q (lane, user_id, collection, key)
+-- Of those that are not wanted as a `whole`, an empty value tells that there is one: none is read from its row, nor sent.
+SELECT
+    d.user_id, d.collection, d.key, d.version, CASE WHEN q.whole OR d.value IS NULL THEN d.value ELSE '' END,
+    d.updated_at, CASE WHEN q.whole THEN d.siblings END
+FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[], $5::boolean[])
+    AS q (lane, user_id, collection, key, whole)
 JOIN roost.documents d
     ON d.lane = q.lane AND d.user_id = q.user_id AND d.collection = q.collection AND d.key = q.key;
 
@@ -93,16 +97,16 @@ DO UPDATE SET
 -- name: append
 -- Heads, documents, lanes and events in one round trip. `step` is an event's place among the new ones of its lane;
 -- `last` tells the events that are the last of their documents. Counts are NULL where they stay as they are. The last
--- four arrays are empty where they would hold nothing but NULL, as nearly always: `unnest` fills them up.
+-- five arrays are empty where they would hold nothing but NULL, as nearly always: `unnest` fills them up.
 WITH appended AS MATERIALIZED (
     SELECT *
     FROM unnest(
         $7::integer[], $8::text[], $9::bigint[], $10::integer[], $11::boolean[], $12::text[], $13::text[], $14::text[],
         $15::bytea[], $16::text[], $17::text[], $18::bigint[], $19::timestamptz[],
-        $22::bigint[], $23::text[], $24::bytea[], $25::bytea[]
+        $22::bigint[], $23::text[], $24::bytea[], $25::bytea[], $26::text[]
     ) AS a (
         lane, user_id, seq, step, last, kind, collection, key, value, actor, device, mutation, at,
-        clock, beside, edits, siblings
+        clock, beside, edits, siblings, fields
     )
 ),
 heads AS (
@@ -113,12 +117,12 @@ heads AS (
     WHERE u.lane = q.lane AND u.user_id = q.user_id
 ),
 documents AS (
-    INSERT INTO roost.documents (lane, user_id, collection, key, version, value, updated_at, siblings)
-    SELECT lane, user_id, collection, key, seq, value, at, siblings FROM appended WHERE last
+    INSERT INTO roost.documents (lane, user_id, collection, key, version, value, updated_at, siblings, fields)
+    SELECT lane, user_id, collection, key, seq, value, at, siblings, fields::jsonb FROM appended WHERE last
     ON CONFLICT (lane, user_id, collection, key)
     DO UPDATE SET
         version = excluded.version, value = excluded.value, updated_at = excluded.updated_at,
-        siblings = excluded.siblings
+        siblings = excluded.siblings, fields = excluded.fields
 ),
 locked AS MATERIALIZED (
     SELECT lane, pos FROM roost.lanes WHERE lane = ANY ($20::integer[]) ORDER BY lane FOR UPDATE
@@ -143,7 +147,7 @@ INSERT INTO roost.devices AS d (lane, user_id, device, number, cursor, seen_at, 
 SELECT q.lane, q.user_id, q.device, 0, q.cursor, q.seen_at, q.until
 FROM unnest($1::integer[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[], $6::timestamptz[])
     AS q (lane, user_id, device, cursor, seen_at, until)
-JOIN roost.users u ON u.lane = q.lane AND u.user_id = q.user_id
+JOIN roost.users u ON u.lane = q.lane AND u.user_id = q.user_id AND u.erased_at IS NULL
 LEFT JOIN roost.devices k ON k.lane = q.lane AND k.user_id = q.user_id AND k.device = q.device
 WHERE k.device IS NOT NULL
     OR (SELECT count(*) FROM roost.devices o WHERE o.lane = q.lane AND o.user_id = q.user_id) < $7

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roost.authz.door import Door
 from roost.authz.gate import Gate
+from roost.authz.policy.policies import Policies
 from roost.authz.principal import Caller, Principal
 from roost.commands.writer import Writer
 from roost.core.commands import Change, Op
 from roost.core.errors import Code, RoostError
 from roost.core.events import Event
 from roost.engines.memory import Memory
+from roost.feed.bulletin import Bulletin
 from roost.feed.definitions import Definitions
 from roost.feed.hub import BUFFER_EVENTS_MAX, Hub
 from roost.feed.presence import Presence
@@ -56,10 +59,12 @@ async def node(how: list[str]) -> tuple[Gate, Hub, Told]:
     await engine.open()
     told = Told(hub, how)
     writer = Writer(engine, configuration, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC), committed=told)
-    definitions = Definitions(engine, hub, configuration)
-    await definitions.read()
+    bulletin = Bulletin(engine, hub, timeout_s=configuration.engine_timeout_s)
+    definitions = Definitions(bulletin, configuration)
+    await bulletin.read()
     presence = Presence(engine, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC), refresh_s=60, devices_max=10)
-    return Gate(writer, Reader(engine, configuration), hub, definitions, presence), hub, told
+    door = Door(Policies("local", lambda: datetime(2026, 1, 1, tzinfo=UTC)), definitions)
+    return Gate(writer, Reader(engine, configuration), hub, definitions, presence, door), hub, told
 
 
 async def put(gate: Gate, number: int) -> None:

@@ -7,9 +7,11 @@ import base64
 import hashlib
 import hmac
 import json
+import string
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,9 +20,9 @@ from hypothesis import strategies as st
 
 from roost.authz import identity as identity_module
 from roost.authz.identity import Identity
-from roost.authz.principal import Principal
+from roost.authz.principal import Kind, Principal
 from roost.core.errors import Code, RoostError
-from roost.crypto.signing import FILE_NAME, SigningKey
+from roost.crypto.signing import FILE_NAME, SigningKeys
 
 
 class Clock:
@@ -40,8 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def key(folder: Path) -> SigningKey:
-    return SigningKey.load_or_create(folder)
+def key(folder: Path) -> SigningKeys:
+    return SigningKeys.load_or_create(folder)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def identity(key: SigningKey, clock: Clock) -> Identity:
+def identity(key: SigningKeys, clock: Clock) -> Identity:
     return Identity(key, clock)
 
 
@@ -75,12 +77,68 @@ def claims(clock: Clock, **changed: Any) -> dict[str, Any]:
     return {name: value for name, value in {**usual, **changed}.items() if value is not None}
 
 
-@pytest.mark.parametrize("kind", ["user", "service", "admin"])
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_a_token_names_its_bearer_and_its_end(identity: Identity, clock: Clock, kind: Any) -> None:
     token = identity.issue(kind, "ada", 60)
-    bearer = Principal(kind, "ada", int(clock.now.timestamp()) + 60)
+    bearer = authenticate(identity, token)
+    assert bearer == Principal(kind, "ada", int(clock.now.timestamp()) + 60, bearer.session)
     assert authenticate(identity, token) == bearer
-    assert authenticate(identity, token) == bearer
+
+
+def test_a_token_is_of_its_session_or_its_own(identity: Identity) -> None:
+    first, second = (authenticate(identity, identity.issue("user", "ada", 60)).session for _ in range(2))
+    assert first
+    assert second
+    assert first != second
+    assert authenticate(identity, identity.issue("user", "ada", 60, session="s1")).session == "s1"
+
+
+def test_a_token_without_an_id_has_one_by_what_it_says(key: SigningKeys, identity: Identity, clock: Clock) -> None:
+    token = key.sign(claims(clock))
+    other = key.sign(claims(clock, sub="bob"))
+    session = authenticate(identity, token).session
+    assert session
+    assert session != authenticate(identity, other).session
+    # However its signature is written: the last character's low bits carry nothing.
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    again = token[:-1] + letters[letters.index(token[-1]) ^ 1]
+    with suppress(RoostError):
+        assert authenticate(identity, again).session == session
+
+
+def test_scopes_are_carried(identity: Identity) -> None:
+    token = identity.issue("service", "billing", 60, scopes={"documents:read", "preferences:write"})
+    assert authenticate(identity, token).scopes == {"documents:read", "preferences:write"}
+    assert authenticate(identity, identity.issue("service", "billing", 60)).scopes == frozenset()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_session_that_was_ended_is_refused_at_once(key: SigningKeys, clock: Clock, known: bool) -> None:
+    ended: set[str | None] = set()
+    identity = Identity(key, clock, revoked=lambda principal: principal.session in ended)
+    token = identity.issue("user", "ada", 60, session="s1")
+    other = identity.issue("user", "ada", 60, session="s2")
+    principal = authenticate(identity, token)
+    if not known:
+        identity = Identity(key, clock, revoked=lambda principal: principal.session in ended)
+    ended.add("s1")
+    assert "ended" in refusal(identity, token)
+    with pytest.raises(RoostError, match="ended"):
+        identity.check(principal)
+    authenticate(identity, other)
+
+
+def test_a_token_of_a_key_that_was_dropped_is_not_remembered(tmp_path: Path, clock: Clock) -> None:
+    keys = SigningKeys.load_or_create(tmp_path)
+    identity = Identity(keys, clock)
+    token = identity.issue("user", "ada", 60)
+    authenticate(identity, token)
+    now = int(clock.now.timestamp())
+    keys.rotate(now, keep_s=60)
+    authenticate(identity, token)
+    keys.rotate(now + 120, keep_s=60)
+    keys.rotate(now + 240, keep_s=60)
+    refusal(identity, token)
 
 
 def test_a_bad_name_gets_no_token(identity: Identity) -> None:
@@ -102,7 +160,7 @@ def test_a_token_expires_on_the_second(identity: Identity, clock: Clock, known: 
 
 @pytest.mark.parametrize("claim", ["iat", "nbf"])
 def test_a_token_of_the_future_is_refused_beyond_the_skew(
-    key: SigningKey, identity: Identity, clock: Clock, claim: str
+    key: SigningKeys, identity: Identity, clock: Clock, claim: str
 ) -> None:
     now = int(clock.now.timestamp())
     authenticate(identity, key.sign(claims(clock, **{claim: now + 30})))
@@ -124,10 +182,13 @@ def test_a_token_of_the_future_is_refused_beyond_the_skew(
         {"exp": "2030"},
         {"exp": True},
         {"iat": None},
+        {"jti": 7},
+        {"sid": 7},
+        {"scope": ["documents:read"]},
     ],
 )
 def test_claims_that_are_not_ours_are_refused(
-    key: SigningKey, identity: Identity, clock: Clock, changed: dict[str, Any]
+    key: SigningKeys, identity: Identity, clock: Clock, changed: dict[str, Any]
 ) -> None:
     authenticate(identity, key.sign(claims(clock)))
     refusal(identity, key.sign(claims(clock, **changed)))
@@ -188,7 +249,7 @@ def test_every_changed_character_is_noticed(identity: Identity) -> None:
         refusal(identity, token[:index] + changed + token[index + 1 :])
 
 
-def test_a_token_without_a_signature_is_refused(identity: Identity, key: SigningKey, clock: Clock) -> None:
+def test_a_token_without_a_signature_is_refused(identity: Identity, key: SigningKeys, clock: Clock) -> None:
     for algorithm in ("none", "None", "NONE", ""):
         head = encoded({"alg": algorithm, "kid": key.kid, "typ": "JWT"})
         refusal(identity, f"{head}.{encoded(claims(clock))}.")
@@ -196,9 +257,9 @@ def test_a_token_without_a_signature_is_refused(identity: Identity, key: Signing
 
 
 def test_the_public_key_is_no_secret_to_sign_with(
-    identity: Identity, key: SigningKey, clock: Clock, folder: Path
+    identity: Identity, key: SigningKeys, clock: Clock, folder: Path
 ) -> None:
-    jwk = json.loads((folder / FILE_NAME).read_bytes())
+    jwk = json.loads((folder / FILE_NAME).read_bytes())["keys"][0]
     public = base64.urlsafe_b64decode(jwk["x"] + "==")
     text = f"{encoded({'alg': 'HS256', 'kid': key.kid})}.{encoded(claims(clock))}"
     for secret in (public, jwk["x"].encode()):
@@ -207,9 +268,9 @@ def test_the_public_key_is_no_secret_to_sign_with(
 
 
 def test_another_key_is_refused_even_if_the_token_brings_it(
-    identity: Identity, key: SigningKey, clock: Clock, tmp_path: Path
+    identity: Identity, key: SigningKeys, clock: Clock, tmp_path: Path
 ) -> None:
-    other = SigningKey.load_or_create(tmp_path)
+    other = SigningKeys.load_or_create(tmp_path)
     assert other.kid != key.kid
     refusal(identity, other.sign(claims(clock)))
     private = Ed25519PrivateKey.generate()
@@ -223,9 +284,9 @@ def test_another_key_is_refused_even_if_the_token_brings_it(
 
 
 def test_the_right_key_under_another_name_is_refused(
-    identity: Identity, key: SigningKey, clock: Clock, folder: Path
+    identity: Identity, key: SigningKeys, clock: Clock, folder: Path
 ) -> None:
-    jwk = json.loads((folder / FILE_NAME).read_bytes())
+    jwk = json.loads((folder / FILE_NAME).read_bytes())["keys"][0]
     private = Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(jwk["d"] + "=="))
 
     def signed(**head: Any) -> str:
@@ -239,16 +300,29 @@ def test_the_right_key_under_another_name_is_refused(
     refusal(identity, signed(kid=key.kid, crit=["x"], x=1))
 
 
-def test_what_is_remembered_is_bounded(key: SigningKey, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_of_a_session_outlasts_no_end_that_is_remembered(key: SigningKeys, clock: Clock) -> None:
+    """Tokens were given for longer when the settings were others."""
+    identity = Identity(key, clock, session_s=600)
+    of_session, of_none = (identity.issue("user", "ada", 3_600, session=session) for session in ("s", None))
+    clock.go(599)
+    authenticate(identity, of_session)
+    clock.go(1)
+    refusal(identity, of_session)
+    authenticate(identity, of_none)
+
+
+def test_what_is_remembered_is_bounded(
+    key: SigningKeys, clock: Clock, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(identity_module, "CACHED_TOKENS_MAX", 3)
     opened = []
 
-    class Counting(SigningKey):
+    class Counting(SigningKeys):
         def open(self, token: str) -> bytes:
             opened.append(token)
             return super().open(token)
 
-    identity = Identity(Counting(key._key), clock)
+    identity = Identity(Counting(folder / FILE_NAME), clock)
     tokens = [identity.issue("user", f"user{number}", 60) for number in range(4)]
     for token in (*tokens, tokens[3], tokens[1]):
         authenticate(identity, token)

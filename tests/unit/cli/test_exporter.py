@@ -25,6 +25,7 @@ class FakeServer:
         self.users = [f"u{number:02}" for number in range(users)]
         self.forbidden = ""
         self.large = ""
+        self.hidden: set[int] = set()
         self.defined: list[str] = []
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -63,7 +64,9 @@ class FakeServer:
             {"seq": seq, "kind": "put", "collection": "a", "key": "k", "value": seq, "at": AT, "actor": "admin"}
             for seq in range(after + 1, min(after + 3, 9) + 1)
         ]
-        return httpx.Response(200, json={"events": events, "seq": events[-1]["seq"], "floor": 0})
+        seq = events[-1]["seq"]
+        events = [event for event in events if event["seq"] not in self.hidden]
+        return httpx.Response(200, json={"events": events, "seq": seq, "floor": 0})
 
     def _page(self, after: int) -> httpx.Response:
         items = [{"key": f"k{key}", "version": key + 1, "value": key, "updated_at": AT} for key in (after, after + 1)]
@@ -105,6 +108,15 @@ def test_logs_come_whole() -> None:
     assert [(line["user"], line["seq"]) for line in lines] == [
         (f"u{user:02}", seq) for user in range(12) for seq in range(1, 10)
     ]
+
+
+@pytest.mark.parametrize("hidden", [set(), {1}, {5}, {7, 8, 9}, set(range(1, 10))])
+def test_logs_that_lack_events_are_counted(hidden: set[int]) -> None:
+    server = FakeServer(12)
+    server.hidden = hidden
+    lines, saved = export(server, ExportState(logs=True))
+    assert len(lines) == 12 * (9 - len(hidden))
+    assert saved[-1].holed == (12 if hidden else 0)
 
 
 def test_a_user_too_large_for_a_snapshot_comes_page_by_page() -> None:

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import msgspec
 
-from roost.client.exchange import Answer, Call, Limits, Lost, Pause, Request, Session
+from roost.client.errors import RoostError
+from roost.client.exchange import Answer, Apart, Call, Limits, Lost, Pause, Request, Session
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Script:
         )
 
     def play(self, call: Call[T]) -> T:
-        back: Answer | Lost | None = None
+        back: Answer | Lost | RoostError | None = None
         while True:
             try:
                 todo = call.send(back)
@@ -44,10 +45,23 @@ class Script:
                 self.pauses.append(todo.seconds)
                 self.now += todo.seconds
                 back = None
+            elif isinstance(todo, Apart):
+                back = self._aside(todo.call)
             else:
                 self.sent.append(todo)
                 self.now += self.took_s
-                back = self.outcomes.pop(0)
+                back = self.answer(todo)
+
+    def answer(self, request: Request) -> Answer | Lost:
+        """What comes of a request."""
+        return self.outcomes.pop(0)
+
+    def _aside(self, call: Call[None]) -> RoostError | None:
+        try:
+            self.play(call)
+        except RoostError as error:
+            return error
+        return None
 
 
 def ok(body: object = None, status: int = 200, **headers: str) -> Answer:

@@ -129,7 +129,7 @@ def test_an_answer_that_trickles_in_is_cut_off(ready: Ready) -> None:
 
 def test_a_token_that_cannot_be_a_header_is_not_tried_twice() -> None:
     with server(lambda connection, number: None) as (url, seen), pytest.raises(InvalidRequest, match="cannot be sent"):
-        SyncClient(url, "a\nb").ready()
+        SyncClient(url, "a\nb").users_page()
     assert len(seen) <= 1
 
 

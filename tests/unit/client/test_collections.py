@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from roost.client.errors import InvalidName, MutationGap, VersionConflict, error_of
+from roost.client.asking import Condition
+from roost.client.definitions import Collections
+from roost.client.errors import InvalidName, InvalidRequest, MutationGap, VersionConflict, error_of
 from roost.client.exchange import Answer, Request
 from roost.client.models import Collection, Event, Given, InboxConflict, Kept, Sibling
-from roost.client.protocol import Collections, Condition, Docs, Ops, User
+from roost.client.protocol import Docs, Ops, User
 from roost.core.edits import Edit
 from tests.unit.client.script import WRITTEN, Script, ok, problem
 
@@ -27,7 +29,9 @@ def line(request: Request) -> str:
 def test_collections_are_defined_read_and_forgotten() -> None:
     script = Script(ok({"conflict": "cas"}), ok({"conflict": "cas", "new": 1}), Answer(204, WRITTEN, b""))
     calls = Collections(script.session())
-    assert script.play(calls.define("carts", "cas", Condition(absent=True), None)) == Collection("carts", 7, "cas")
+    assert script.play(calls.define("carts", {"conflict": "cas"}, Condition(absent=True), None)) == Collection(
+        "carts", 7, "cas"
+    )
     assert script.play(calls.get("carts")) == Collection("carts", 7, "cas")
     script.play(calls.undefine("carts", Condition(version=7), "k"))
     put, _, delete = script.sent
@@ -38,6 +42,39 @@ def test_collections_are_defined_read_and_forgotten() -> None:
     assert put.headers["if-none-match"] == "*"
     assert put.headers["idempotency-key"]
     assert (delete.headers["if-match"], delete.headers["idempotency-key"]) == ('"7"', "k")
+
+
+def test_what_is_not_told_stays_as_it_is_defined() -> None:
+    known = {"conflict": "cas", "ttl_s": 60, "masked": ["phone"], "of_a_newer_server": 1}
+    script = Script(ok(known), problem(412, "version_conflict"), ok(known, etag='"9"'), ok(known, etag='"10"'))
+    calls = Collections(script.session())
+    script.play(calls.define("carts", {"privacy": "sensitive", "ttl_s": None}, Condition(), "k"))
+    _, first, _, second = script.sent
+    assert msgspec.json.decode(second.content or b"") == {**known, "privacy": "sensitive", "ttl_s": None}
+    # Somebody else has defined it in between: what they said is not lost.
+    assert [request.headers["if-match"] for request in (first, second)] == ['"7"', '"9"']
+
+
+def test_nothing_is_written_where_all_is_so_already() -> None:
+    script = Script(ok({"conflict": "cas", "masked": ["phone"]}))
+    found = script.play(
+        Collections(script.session()).define("carts", {"masked": ["phone"], "audit": "writes"}, Condition(), None)
+    )
+    assert found == Collection("carts", 7, "cas", masked=("phone",))
+    assert len(script.sent) == 1
+
+
+def test_a_condition_of_ones_own_is_not_given_up() -> None:
+    script = Script(ok({"conflict": "cas"}), problem(412, "version_conflict"))
+    with pytest.raises(VersionConflict):
+        script.play(Collections(script.session()).define("carts", {"ttl_s": 5}, Condition(version=6), None))
+    assert script.sent[1].headers["if-match"] == '"6"'
+
+
+def test_a_first_definition_says_how_conflicts_are_decided() -> None:
+    script = Script(problem(404, "not_found"))
+    with pytest.raises(InvalidRequest, match="conflict policy"):
+        script.play(Collections(script.session()).define("carts", {"ttl_s": 5}, Condition(), None))
 
 
 def test_a_collection_that_is_not_defined_is_none() -> None:

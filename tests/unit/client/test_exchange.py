@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from roost.client.asking import Condition
 from roost.client.errors import (
     Forbidden,
     Overloaded,
@@ -16,7 +17,7 @@ from roost.client.errors import (
     VersionConflict,
 )
 from roost.client.exchange import Answer, Ask, Limits, Lost, Session, exchange
-from roost.client.protocol import Condition, Docs, Ops, User
+from roost.client.protocol import Docs, Ops, User
 from tests.unit.client.script import Script, ok, problem
 
 LOST = Lost("connection refused")

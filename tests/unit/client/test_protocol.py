@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from roost.client.asking import Condition
 from roost.client.errors import InvalidJson, InvalidName, InvalidRequest, RoostError, Unavailable, VersionConflict
 from roost.client.exchange import Answer, Limits, Lost, Request
 from roost.client.models import Document, Event, Versioned
-from roost.client.protocol import Condition, Docs, Ops, User, ready, users_page
+from roost.client.protocol import Docs, Ops, User, ready, users_page
 from tests.unit.client.script import Script, ok, problem
 
 ANY = Condition()

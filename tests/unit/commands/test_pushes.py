@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from roost.commands import pushes
 from roost.commands.transaction import GroupCommit
-from roost.core.commands import Accepted, Change, Command, Mutation, Op, Push, Result
+from roost.core.commands import Accepted, Change, Command, Flaw, Mutation, Op, Push, Result
 from roost.core.decide import Rules
 from roost.core.edits import Edit
 from roost.core.errors import Code, RoostError
@@ -68,6 +69,17 @@ def put(number: int, base: int, value: Any, clock: int = NOW + 1, key: str = "k"
 
 def edit(number: int, base: int, *edits: Edit) -> Mutation:
     return Mutation(number, base, NOW + 1, (Op("edit", "c", "k", edits=edits),))
+
+
+def test_a_repeat_is_known_whatever_the_policies_allow_by_then() -> None:
+    log = Log()
+    refused = msgspec.structs.replace(put(1, 0, 1), flaw=Flaw(Code.FORBIDDEN, "Not now.", "/ops/0"))
+    (first,) = log.push("phone", refused)
+    assert log.push("phone", put(1, 0, 1)) == (first,)
+    (second,) = log.push("phone", put(2, 0, 2))
+    assert second.status == "applied"
+    again = msgspec.structs.replace(put(2, 0, 2), flaw=Flaw(Code.FORBIDDEN, "Not any more.", "/ops/0"))
+    assert log.push("phone", again) == (second,)
 
 
 def statuses(results: Sequence[Result]) -> list[str]:

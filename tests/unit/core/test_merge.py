@@ -129,6 +129,15 @@ def _values(document: Document) -> list[Any]:
     return sorted(shown, key=lambda value: json.dumps(value, sort_keys=True))
 
 
+def _bare(value: Any) -> Any:
+    """A value without empty objects in it: of one that held nothing but what went, docs/guides/sync.md says more."""
+    if isinstance(value, list):
+        return [_bare(item) for item in value]
+    if isinstance(value, dict):
+        return {name: bare for name, inner in value.items() if (bare := _bare(inner)) != {}}
+    return value
+
+
 def state(policy: str, *groups: Sequence[Command]) -> State:
     return asyncio.run(_state(policy, groups))
 
@@ -148,7 +157,7 @@ def scenario(data: st.DataObject, policy: str) -> tuple[list[Push], list[Push]]:
 @given(data=st.data())
 def test_it_commutes(policy: str, data: st.DataObject) -> None:
     pushes, shuffled = scenario(data, policy)
-    assert one_by_one(policy, pushes).values == one_by_one(policy, shuffled).values
+    assert _bare(one_by_one(policy, pushes).values) == _bare(one_by_one(policy, shuffled).values)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

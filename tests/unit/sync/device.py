@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from roost.core.edits import Edit
 from roost.core.errors import RoostError
@@ -86,7 +87,8 @@ class Device:
         if isinstance(frame, Welcome):
             return self.replica.welcome(frame.seq, frame.number)
         if isinstance(frame, Events):
-            return self.replica.advance([event_of(event) for event in frame.events], frame.seq)
+            after = None if frame.after is UNSET else frame.after
+            return self.replica.advance([event_of(event) for event in frame.events], frame.seq, after)
         if isinstance(frame, Pushed):
             return self.replica.answered(frame.results)
         assert isinstance(frame, Refused)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 from starlette.types import ASGIApp, Message
 
 from roost.authz.gate import Gate
 from roost.authz.identity import Identity
+from roost.authz.logins import Logins
+from roost.authz.policy.model import Action
 from roost.authz.principal import Caller, Principal
 from roost.core.commands import Accepted, AppendLog, Change, Idempotency, Op, Push, Result, Written
 from roost.core.events import Device, Document, Event, Head
@@ -22,7 +25,7 @@ from roost.core.ids import DEFINITIONS
 from roost.core.moment import NOW as PRESENT
 from roost.core.moment import Moment
 from roost.core.ports import DocumentRef, History, Log, Page, Point, Snapshot
-from roost.crypto.signing import SigningKey
+from roost.crypto.signing import SigningKeys
 from roost.settings import Settings
 from roost.wire.http import build
 
@@ -47,6 +50,14 @@ def accepted(*events: Event, created: bool = False, replayed: bool = False) -> A
     return Accepted(9, written, replayed=replayed)
 
 
+class NoLogins:
+    """Nobody logs in in these tests, and no session is ended."""
+
+    @contextmanager
+    def watch(self, principal: Principal, ended: Callable[[], None]) -> Iterator[None]:
+        yield
+
+
 class Gatekeeper(Gate):
     """Stands in for the gate. `outcomes` has what a method gives, or raises, in place of what is usual here."""
 
@@ -64,6 +75,9 @@ class Gatekeeper(Gate):
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def enter(self, caller: Caller, action: Action, user: str | None = None) -> None:
+        self._answer("enter", caller, None, action, user)
 
     async def change(self, caller: Caller, change: Change) -> Accepted:
         events = [event(8 + index, None if op.kind == "delete" else VALUE) for index, op in enumerate(change.ops)]
@@ -164,8 +178,8 @@ class Response:
 
 
 @functools.cache
-def signing_key(folder: Path) -> SigningKey:
-    return SigningKey.load_or_create(folder)
+def signing_key(folder: Path) -> SigningKeys:
+    return SigningKeys.load_or_create(folder)
 
 
 @dataclass
@@ -179,7 +193,9 @@ class Server:
 
     def __post_init__(self) -> None:
         self.identity = Identity(signing_key(self.folder), lambda: AT)
-        self.app: ASGIApp = build(self.gate, self.identity, self.settings, lambda: AT, self.pages)
+        self.app: ASGIApp = build(
+            self.gate, self.identity, cast("Logins", NoLogins()), self.settings, lambda: AT, self.pages
+        )
         self.token = self.identity.issue("user", "ada", 60)
 
     def issue(self, kind: Literal["user", "service", "admin"], name: str) -> str:

@@ -277,7 +277,9 @@ def test_websockets_are_turned_away(server: Server) -> None:
 def test_metrics_count_routes_and_name_nobody(server: Server) -> None:
     server.get(UI.replace("ada", "somebody"))
     server.get("/nowhere/somebody")
+    server.gate.outcomes["enter"] = RoostError(Code.FORBIDDEN, "This is for services and admins.")
     assert server.get("/metrics").refusal == (403, "forbidden")
+    del server.gate.outcomes["enter"]
     response = server("GET", "/metrics", token=server.issue("service", "prometheus"))
     assert (response.status, response.headers["content-type"].partition(";")[0]) == (200, "text/plain")
     text = response.body.decode()

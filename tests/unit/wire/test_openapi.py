@@ -58,16 +58,21 @@ def test_every_code_is_told_where_it_can_happen(api: Any) -> None:
     assert told == {
         (operation.handler.__name__, str(PROBLEMS[code][0]), code.value)
         for operation in OPERATIONS
-        for code in (*operation.errors, Code.INTERNAL, Code.INVALID_REQUEST)
+        for code in (*operation.errors, Code.INTERNAL, Code.INVALID_REQUEST, Code.RATE_LIMITED)
     } | {
         (operation.handler.__name__, str(PROBLEMS[code][0]), code.value)
         for operation in OPERATIONS
         if not operation.public
         for code in (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.INVALID_NAME, Code.UNAVAILABLE, Code.OVERLOADED)
+    } | {
+        (operation.handler.__name__, "500", Code.CORRUPT.value) for operation in OPERATIONS if not operation.public
+    } | {
+        (operation.handler.__name__, "410", Code.USER_ERASED.value)
+        for operation in OPERATIONS
+        if "/{user}" in operation.path
     }
-    # Nothing is limited in rate yet, there is one region, and what has no operation has no place in the document.
+    # There is one region, and what has no operation has no place in the document.
     assert set(Code) - {Code(code) for _, _, code in told} == {
-        Code.RATE_LIMITED,
         Code.HOME_CONFLICT,
         Code.METHOD_NOT_ALLOWED,
     }
@@ -87,8 +92,19 @@ def test_bounds_are_those_of_the_settings(keys: Path) -> None:
 
 def test_only_public_operations_need_no_token(api: Any) -> None:
     public = {path for path, item in api["paths"].items() for one in item.values() if one.get("security") == []}
-    # The token of a WebSocket may come in its first frame.
-    assert public == {"/healthz", "/readyz", "/v1/users/{user}/sync"}
+    # The token of a WebSocket may come in its first frame; the others are for those who have none yet.
+    assert public == {
+        "/healthz",
+        "/readyz",
+        "/v1/users/{user}/sync",
+        "/v1/auth/signup",
+        "/v1/auth/login",
+        "/v1/auth/authorize",
+        "/v1/auth/token",
+        "/v1/auth/revoke",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/jwks.json",
+    }
     assert api["security"] == [{"token": []}]
 
 

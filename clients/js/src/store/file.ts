@@ -136,7 +136,9 @@ class FileStore implements Store {
       this.#bytes += Buffer.byteLength(lines);
       for (const commit of commits) this.#kept.absorb(commit.change);
       this.#header = header;
-      if (this.#bytes > this.#rewriteAt) await this.#rewrite();
+      // What is forgotten as a whole is not to stay in the lines before.
+      const emptied = commits.some(({ change }) => change.allDocuments && change.allEntries);
+      if (emptied || this.#bytes > this.#rewriteAt) await this.#rewrite();
     }
     return made;
   }
