@@ -131,7 +131,7 @@ def test_a_user_has_at_most_100_collections(ada: Account) -> None:
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     limits = {
         "body_bytes_max": 500, "value_bytes_max": 100, "depth_max": 2, "batch_ops_max": 2, "documents_max": 3,
-        "collections_max": 2, "page_items_max": 3, "page_items": 2, "page_bytes_max": 120, "snapshot_bytes_max": 200,
+        "collections_max": 2, "page_items_max": 3, "page_items": 2, "page_bytes_max": 120, "snapshot_bytes_max": 270,
         "wait_s_max": 2, "idempotency_hours": 0,
     }  # fmt: skip
     data = tmp_path_factory.mktemp("tight") / "data"

@@ -99,7 +99,10 @@ def test_it_stops_with_all_that_it_started_and_finds_its_data_again(server: Serv
     _, alive = psutil.wait_procs(started, timeout=10)
     assert not alive
     left = {path.name for path in server.data.iterdir()}
-    assert left == {MARK, "lock", "postgres", "postgres.log", "signing_key.json"}
+    assert left == {
+        *(MARK, "lock", "postgres", "postgres.log", "signing_key.json"),
+        *("keyring.json", ".keyring.json.lock"),
+    }
     with server.start().client() as client:
         assert client.get(DOCUMENT).json() == {"theme": "dark"}
 

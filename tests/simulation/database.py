@@ -8,6 +8,7 @@ committed is told to the ledger, which so knows all there ever was, whatever is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
@@ -98,8 +99,9 @@ class _Transaction:
         answers: list[AnswerRef],
         events: list[EventRef],
         devices: list[DeviceRef],
+        unread: AbstractSet[DocumentRef] = frozenset(),
     ) -> Loaded:
-        return await (await self._ready()).load(documents, answers, events, devices)
+        return await (await self._ready()).load(documents, answers, events, devices, unread)
 
     async def unseen(self, bases: dict[DocumentRef, int], limit: int) -> dict[DocumentRef, Unseen]:
         return await (await self._ready()).unseen(bases, limit)
