@@ -71,6 +71,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _SWEEP_INTERVAL_S = 600
+_LAST_WORDS_S = 2.0
 _SWEEP_ANSWERS = 1_000
 _GC_THRESHOLDS = (20_000, 20, 50)
 
@@ -166,7 +167,9 @@ class App:
         means = Means(reader, self._writer, settings, clock, self._trail.note)
         self._logins = Logins(means, keys, self._identity, self._revocations, door)
         self._front = front = _front_of(settings)
-        wire = build(gate, self._identity, self._logins, settings, clock, PAGES, front.files if front else None)
+        self._sockets: set[asyncio.Task[None]] = set()
+        files = front.files if front else None
+        wire = build(gate, self._identity, self._logins, settings, clock, PAGES, files=files, sockets=self._sockets)
         self._wire = front.wrap(wire) if front else wire
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -204,6 +207,10 @@ class App:
             await self._front.listen(self._settings.host, self._settings.port)
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._drain()
+        if self._sockets:
+            # Each is told why it ends, before this process does.
+            await asyncio.wait(self._sockets, timeout=_LAST_WORDS_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

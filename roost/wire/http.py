@@ -8,6 +8,7 @@ nothing and a log line that tells all, and it is counted.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from itertools import count
@@ -48,26 +49,31 @@ _UNLIMITED = ("/healthz", "/readyz")
 log = structlog.get_logger(__name__)
 
 
-def build(
+def build(  # noqa: PLR0913  # what a worker is made of
     gate: Gate,
     identity: Identity,
     logins: Logins,
     settings: Settings,
     clock: Callable[[], datetime],
     pages: Sequence[tuple[str, bytes, bytes]] = (),
+    *,
     files: set[int] | None = None,
+    sockets: set[asyncio.Task[None]] | None = None,
 ) -> ASGIApp:
     """The ASGI application of the whole contract.
 
     `pages` (path, media type, content) are served as they are, to anybody. `clock` tells when tokens end. `files` are
-    the numbers of files in which no request is to be looked for.
+    the numbers of files in which no request is to be looked for. `sockets` holds the conversations over WebSockets.
     """
     proxies = Proxies(settings.trusted_proxies, forwarded=settings.forwarded_header == "forwarded")
     limiter, browsers = Limiter(settings), Browsers(settings)
     files = set() if files is None else files
+    sockets = set() if sockets is None else sockets
     patience = Patience(settings.body_timeout_s)
     context = Context(
-        gate, identity, logins, settings, settings.limits, clock, proxies, limiter, browsers, patience, files=files
+        *(gate, identity, logins, settings, settings.limits, clock, proxies, limiter, browsers, patience),
+        sockets=sockets,
+        files=files,
     )
     document = openapi.generate(OPERATIONS, settings.limits)
     fixed = [("/openapi.json", b"application/json", document), *pages]
