@@ -467,6 +467,9 @@ def test_stopping_the_server_closes_its_sockets(tmp_path: Path) -> None:
 
 
 def test_metrics_count_sockets_and_frames(ada: Account, admin: Account) -> None:
+    # Those of other tests may take a moment to go.
+    until(lambda: "\nroost_websockets 0.0" in admin.http.get("/metrics").text)
+
     async def whole() -> None:
         async with socket(ada.server.port, ada.user, ada.token) as device:
             await device.say("ping")
