@@ -7,15 +7,14 @@ directory, cannot cut the trail's end off unnoticed.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
 
+from roost import files
 from roost.commands.trail import ITSELF, Trail
 from roost.core.audit import AuditStore, Checkpoint, open_head, seal_head, seal_of
 from roost.core.ports import EngineUnavailable, TransactionLost
@@ -55,7 +54,7 @@ async def write_head(store: AuditStore, key: bytes, data: Path) -> str:
     if known is not None and known[0] > end.n:
         raise CutOff(f"the trail had come to record {known[0]}, and ends at {end.n}")
     if known is None or known[0] < end.n:
-        await asyncio.to_thread(_write, data / HEAD_FILE, text)
+        await asyncio.to_thread(files.replace, data / HEAD_FILE, f"{text}\n".encode())
     return text
 
 
@@ -110,17 +109,3 @@ def _alarm(error: CutOff) -> bool:
     """Say it, once: it stays so until somebody has looked."""
     log.error("audit records are gone: run `roost audit verify`", found=str(error))
     return True
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file, whole or not at all."""
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

@@ -21,6 +21,7 @@ from typing import Protocol
 
 import msgspec
 
+from roost import files
 from roost.core.errors import Code, RoostError
 from roost.crypto.seal import KEY_BYTES
 
@@ -170,25 +171,9 @@ class FileKeyring:
             raise KeyringError(f"The keyring {self.path} cannot be changed: {error.strerror}.") from error
 
     def _write(self, entries: list[_Entry]) -> None:
-        """Put a new file in the place of the old one; whoever reads meanwhile sees one or the other."""
-        draft = self.path.with_name(f".{self.path.name}.draft")
-        # Whoever was killed here has left one, with keys that may have to be gone.
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(_Content(FORMAT, entries))) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(self.path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        directory = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        """Put a new file in the place of the old one."""
+        content = msgspec.json.format(msgspec.json.encode(_Content(FORMAT, entries))) + b"\n"
+        files.replace(self.path, content, locked=True)
 
 
 class MemoryKeyring:

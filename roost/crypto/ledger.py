@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from roost import files
 from roost.core.errors import Code, RoostError
 from roost.core.ids import check_user
 
@@ -67,7 +68,7 @@ class Ledger:
             finally:
                 os.close(file)
             if new:
-                _sync(self.path.parent)
+                files.sync(self.path.parent)
         except OSError as error:
             raise LedgerError(self.path, error) from error
 
@@ -93,11 +94,3 @@ class Ledger:
 def _write(file: int, lines: bytes) -> None:
     while lines:
         lines = lines[os.write(file, lines) :]
-
-
-def _sync(folder: Path) -> None:
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,8 @@ import msgspec
 from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import OKPKey
+
+from roost import files
 
 FILE_NAME = "signing_key.json"
 LOOK_S = 0.5
@@ -132,13 +133,7 @@ class SigningKeys:
                     kept.append(key)
                 retired_at = key.made_at
             newest = _Key("", OKPKey.generate_key("Ed25519"), now)
-            draft = _draft(self._path, [newest, *kept])
-            try:
-                draft.replace(self._path)
-            except BaseException:
-                draft.unlink()
-                raise
-            _sync(self._path.parent)
+            files.replace(self._path, _encoded([newest, *kept]), locked=True)
             self._newest = self._load()
         return len(kept)
 
@@ -199,40 +194,20 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _create(path: Path) -> None:
     """Write a first key unless somebody else did meanwhile; nobody ever sees half a file."""
-    draft = _draft(path, [_Key("", OKPKey.generate_key("Ed25519"), 0)])
+    draft = files.draft(path, _encoded([_Key("", OKPKey.generate_key("Ed25519"), 0)]))
     try:
         try:
             os.link(draft, path)
         except FileExistsError:
             return
-        _sync(path.parent)
+        files.sync(path.parent)
     finally:
         draft.unlink()
 
 
-def _draft(path: Path, keys: Sequence[_Key]) -> Path:
-    """A file beside `path` with these keys, safe on disk."""
-    told = [{**key.key.as_dict(private=True), "iat": key.made_at} for key in keys]
-    # mkstemp gives mode 0600, which stays with the file under its later name.
-    descriptor, name = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=path.parent)
-    draft = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(_File(told)))
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        draft.unlink()
-        raise
-    return draft
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _encoded(keys: Sequence[_Key]) -> bytes:
+    """These keys as the file holds them."""
+    return msgspec.json.encode(_File([{**key.key.as_dict(private=True), "iat": key.made_at} for key in keys]))
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:

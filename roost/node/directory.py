@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -16,6 +15,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import msgspec
+
+from roost import files
 
 FORMAT = 1
 """Of the data directory, engine aside. One more whenever an older release would misread it."""
@@ -98,7 +99,7 @@ class DataDirectory:
 
     def announce(self, run: Run) -> None:
         """Tell the other commands how to reach the server."""
-        _write(self.path / RUN, msgspec.json.encode(run))
+        files.replace(self.path / RUN, msgspec.json.encode(run))
 
     def _mark(self, clock: Callable[[], datetime]) -> None:
         mark = self.path / MARK
@@ -108,7 +109,7 @@ class DataDirectory:
                 raise CannotStart(
                     f"{self.path} holds {strange[0]} and no data of Roost's: name an empty directory with --data."
                 )
-            _write(mark, msgspec.json.format(msgspec.json.encode(Mark(FORMAT, clock()))))
+            files.replace(mark, msgspec.json.format(msgspec.json.encode(Mark(FORMAT, clock()))))
         found = _read(mark, Mark).format
         if found > FORMAT:
             raise CannotStart(
@@ -155,20 +156,6 @@ def _own(path: Path) -> int:
 
 def _is_harmless(name: str) -> bool:
     return name in _HARMLESS or name.startswith(".")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, for this user's eyes only."""
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).rename(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path, kind: type[Content]) -> Content:

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 import structlog
 
+from roost import files
 from roost.core.ports import EngineUnavailable
 from roost.engines import statements
 from roost.engines.embedded.binaries import Binaries, find
@@ -182,7 +183,7 @@ class Embedded:
                 typed=f"{create};\n".encode(),
             )
             draft.rename(self._data)
-            _sync(self._folder)
+            files.sync(self._folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -338,11 +339,3 @@ def _reason(output: bytes) -> str:
             if mark in line:
                 return line.partition(mark)[2].strip()
     return lines[-1] if lines else "it gave no reason"
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
