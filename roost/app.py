@@ -64,6 +64,7 @@ from roost.settings import Settings
 from roost.wire.front import Front
 from roost.wire.http import build
 from roost.wire.limiter import Limiter
+from roost.wire.request import Context
 from roost.wire.tls import Certificates
 
 Scope = MutableMapping[str, Any]
@@ -167,9 +168,10 @@ class App:
         means = Means(reader, self._writer, settings, clock, self._trail.note)
         self._logins = Logins(means, keys, self._identity, self._revocations, door)
         self._front = front = _front_of(settings)
-        self._sockets: set[asyncio.Task[None]] = set()
-        files = front.files if front else None
-        wire = build(gate, self._identity, self._logins, settings, clock, PAGES, files=files, sockets=self._sockets)
+        files = front.files if front else set()
+        context = Context.of(gate, self._identity, self._logins, settings, clock, files)
+        self._sockets = context.sockets
+        wire = build(context, PAGES)
         self._wire = front.wrap(wire) if front else wire
         self._tasks: list[asyncio.Task[None]] = []
 

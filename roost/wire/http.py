@@ -8,9 +8,7 @@ nothing and a log line that tells all, and it is counted.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from itertools import count
 from secrets import token_hex
 from time import perf_counter
@@ -19,21 +17,14 @@ import structlog
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from roost.authz.gate import Gate
-from roost.authz.identity import Identity
-from roost.authz.logins import Logins
 from roost.core.errors import Code, RoostError
-from roost.settings import Settings
 from roost.wire import decoding, openapi, problems
 from roost.wire.answer import Answer, Header
-from roost.wire.browsers import Browsers, page_headers
+from roost.wire.browsers import page_headers
 from roost.wire.contract import OPERATIONS
 from roost.wire.documents import DOCUMENT
-from roost.wire.limiter import Limiter
 from roost.wire.metrics import UNKNOWN_ROUTE, RouteMetrics
 from roost.wire.operations import Operation
-from roost.wire.patience import Patience
-from roost.wire.proxies import Proxies
 from roost.wire.request import ClientGone, Context, Request
 from roost.wire.tls import check_certificate
 
@@ -49,33 +40,12 @@ _UNLIMITED = ("/healthz", "/readyz")
 log = structlog.get_logger(__name__)
 
 
-def build(  # noqa: PLR0913  # what a worker is made of
-    gate: Gate,
-    identity: Identity,
-    logins: Logins,
-    settings: Settings,
-    clock: Callable[[], datetime],
-    pages: Sequence[tuple[str, bytes, bytes]] = (),
-    *,
-    files: set[int] | None = None,
-    sockets: set[asyncio.Task[None]] | None = None,
-) -> ASGIApp:
+def build(context: Context, pages: Sequence[tuple[str, bytes, bytes]] = ()) -> ASGIApp:
     """The ASGI application of the whole contract.
 
-    `pages` (path, media type, content) are served as they are, to anybody. `clock` tells when tokens end. `files` are
-    the numbers of files in which no request is to be looked for. `sockets` holds the conversations over WebSockets.
+    `pages` (path, media type, content) are served as they are, to anybody.
     """
-    proxies = Proxies(settings.trusted_proxies, forwarded=settings.forwarded_header == "forwarded")
-    limiter, browsers = Limiter(settings), Browsers(settings)
-    files = set() if files is None else files
-    sockets = set() if sockets is None else sockets
-    patience = Patience(settings.body_timeout_s)
-    context = Context(
-        *(gate, identity, logins, settings, settings.limits, clock, proxies, limiter, browsers, patience),
-        sockets=sockets,
-        files=files,
-    )
-    document = openapi.generate(OPERATIONS, settings.limits)
+    document = openapi.generate(OPERATIONS, context.limits)
     fixed = [("/openapi.json", b"application/json", document), *pages]
     operations: dict[str, list[Operation]] = {}
     for operation in (*OPERATIONS, *(_fixed(path, media_type, body) for path, media_type, body in fixed)):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -86,10 +86,35 @@ class Context(msgspec.Struct, frozen=True):
     browsers: Browsers
     patience: Patience
     """With bodies."""
+    files: set[int]
+    """The numbers of files in which no request is to be looked for: WebSockets, and connections of the TLS front."""
     sockets: set[asyncio.Task[None]] = set()
     """The conversations over WebSockets."""
-    files: set[int] = set()
-    """The numbers of the files that are connections of these."""
+
+    @classmethod
+    def of(
+        cls,
+        gate: Gate,
+        identity: Identity,
+        logins: Logins,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        files: set[int],
+    ) -> Self:
+        """What the settings make of these. `clock` tells when tokens end."""
+        return cls(
+            gate,
+            identity,
+            logins,
+            settings,
+            settings.limits,
+            clock,
+            Proxies(settings.trusted_proxies, forwarded=settings.forwarded_header == "forwarded"),
+            Limiter(settings),
+            Browsers(settings),
+            Patience(settings.body_timeout_s),
+            files,
+        )
 
 
 class Request:

@@ -28,6 +28,7 @@ from roost.core.ports import DocumentRef, History, Log, Page, Point, Snapshot
 from roost.crypto.signing import SigningKeys
 from roost.settings import Settings
 from roost.wire.http import build
+from roost.wire.request import Context
 
 AT = datetime(2026, 1, 31, 12, 0, 5, 250_000, UTC)
 HEAD = Head("ada", 9, 2, AT, AT, {"preferences": 1})
@@ -193,9 +194,9 @@ class Server:
 
     def __post_init__(self) -> None:
         self.identity = Identity(signing_key(self.folder), lambda: AT)
-        self.app: ASGIApp = build(
-            self.gate, self.identity, cast("Logins", NoLogins()), self.settings, lambda: AT, self.pages
-        )
+        logins = cast("Logins", NoLogins())
+        context = Context.of(self.gate, self.identity, logins, self.settings, lambda: AT, set())
+        self.app: ASGIApp = build(context, self.pages)
         self.token = self.identity.issue("user", "ada", 60)
 
     def issue(self, kind: Literal["user", "service", "admin"], name: str) -> str:
