@@ -45,11 +45,9 @@ class Accounts:
     def __init__(self, means: Means, sessions: Sessions, passwords: Passwords) -> None:
         self._reader = means.reader
         self._records = Records(means.reader, CREDENTIALS, Credential)
-        self._writer = means.writer
         self._sessions = sessions
         self._passwords = passwords
         self._means = means
-        self._note = means.note
         self._open = means.settings.signup == "open"
         share = means.settings.workers
         self._by_account = Throttle(means.settings.login_account_max / share, means.settings.login_window_s)
@@ -69,7 +67,7 @@ class Accounts:
             self._by_address.take(subscriber(origin.address))
         op = msgspec.structs.replace(await self._op(password), condition=ABSENT)
         tokens = await self._sessions.start(user, about, origin, lambda _: (op,), begins=True)
-        self._note(who, "signup", user=user, detail=f"session {tokens.session}")
+        self._means.note(who, "signup", user=user, detail=f"session {tokens.session}")
         return tokens
 
     async def log_in(self, user: str, password: str, about: About, origin: Origin) -> Tokens:
@@ -77,7 +75,7 @@ class Accounts:
         proof = await self.prove(user, password, origin)
         tokens = await self._sessions.start(user, about, origin)
         await self.confirm(proof, tokens.session)
-        self._note(origin, "login", user=user, detail=f"session {tokens.session}")
+        self._means.note(origin, "login", user=user, detail=f"session {tokens.session}")
         return tokens
 
     async def prove(self, user: str, password: str, origin: Origin, action: str = "login") -> Proof:
@@ -87,7 +85,7 @@ class Accounts:
             self._by_address.take(subscriber(origin.address))
             self._by_account.take(user)
         except RoostError:
-            self._note(origin, action, outcome="denied", user=user, detail="too many attempts")
+            self._means.note(origin, action, outcome="denied", user=user, detail="too many attempts")
             raise
         try:
             found = await self._records.find(user, PASSWORD)
@@ -96,7 +94,7 @@ class Accounts:
             self._succeeded(user, origin)  # it was not looked at
             raise
         if found is None or not right:
-            self._note(origin, action, outcome="denied", user=user, detail="wrong user or password")
+            self._means.note(origin, action, outcome="denied", user=user, detail="wrong user or password")
             raise RoostError(Code.UNAUTHENTICATED, "The user or the password is wrong.")
         self._succeeded(user, origin)
         return Proof(user, await self._rehashed(user, password, found))
@@ -138,7 +136,7 @@ class Accounts:
         await self._sessions.end_all(user, caller.actor, but=own, ops=(op,))
         # A login with the old password may have been under way.
         await self._sessions.end_all(user, caller.actor, but=own)
-        self._note(caller, "password", user=user)
+        self._means.note(caller, "password", user=user)
 
     async def _op(self, password: str) -> Op:
         hashed = await self._passwords.hash(password)
@@ -150,7 +148,7 @@ class Accounts:
             return found.version
         op = msgspec.structs.replace(await self._op(password), condition=Versions(frozenset({found.version})))
         try:
-            accepted = await records.write(self._writer, user, (op,), f"user:{user}")
+            accepted = await records.write(self._means.writer, user, (op,), f"user:{user}")
         except RoostError as refusal:
             if refusal.code is Code.VERSION_CONFLICT:
                 return found.version  # changed meanwhile: what was proved holds no longer

@@ -61,9 +61,7 @@ class Clients:
     def __init__(self, means: Means, revocations: Revocations) -> None:
         self._records = Records(means.reader, CLIENTS, Client)
         self._revocations = revocations
-        self._settings = means.settings
         self._means = means
-        self._note = means.note
 
     async def find(self, name: str) -> Record[Client] | None:
         """An application by its id."""
@@ -90,7 +88,7 @@ class Clients:
             stored = _hash(secret)
         client = msgspec.structs.replace(client, secret=stored)
         await self._write(caller, found, records.put(CLIENTS, name, client))
-        self._note(caller, "client", key=name, detail="registered" if found is None else "changed")
+        self._means.note(caller, "client", key=name, detail="registered" if found is None else "changed")
         return Registered(name, client, found is None, secret)
 
     async def remove(self, caller: Caller, name: str) -> None:
@@ -99,7 +97,7 @@ class Clients:
         if found is None:
             raise RoostError(Code.NOT_FOUND, "There is no such client.")
         await self._write(caller, found, Op("delete", CLIENTS, name))
-        self._note(caller, "client", key=name, detail="removed")
+        self._means.note(caller, "client", key=name, detail="removed")
 
     async def _write(self, caller: Caller, found: Record[Client] | None, op: Op) -> None:
         """Write an application unless it has changed since it was found, and refuse what it got for itself till now.
@@ -109,7 +107,7 @@ class Clients:
         condition = ABSENT if found is None else Versions(frozenset({found.version}))
         ended = {}
         if found is not None and found.value.kind == "service":
-            ended[session_of(found)] = int(self._means.now) + self._settings.access_ttl_s + SKEW_S
+            ended[session_of(found)] = int(self._means.now) + self._means.settings.access_ttl_s + SKEW_S
         await self._revocations.revoke(ended, caller.actor, (msgspec.structs.replace(op, condition=condition),))
 
 

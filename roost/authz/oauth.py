@@ -109,15 +109,12 @@ class OAuth:
         revocations: Revocations,
     ) -> None:
         self._grants = Records(means.reader, GRANTS, Grant)
-        self._writer = means.writer
         self._accounts = accounts
         self._sessions = sessions
         self._clients = clients
         self._identity = identity
         self._revocations = revocations
-        self._settings = means.settings
         self._means = means
-        self._note = means.note
 
     async def asked(self, form: Mapping[str, str], issuer: str) -> tuple[Ask, Client]:
         """What the login page is to be shown for. Raises `Redirected` for what the application is to be told of.
@@ -147,11 +144,11 @@ class OAuth:
         proof = await self._accounts.prove(check_user(user), password, origin)
         secret = token_bytes(_CODE_BYTES)
         grant = Grant(
-            ask.client_id, ask.redirect_uri, ask.challenge, self._now() + self._settings.code_ttl_s, proof.version
+            ask.client_id, ask.redirect_uri, ask.challenge, self._now() + self._means.settings.code_ttl_s, proof.version
         )
         op = msgspec.structs.replace(records.put(GRANTS, _hash(secret), grant), condition=ABSENT)
-        await records.write(self._writer, user, (op, *await self._over(user)), f"user:{user}")
-        self._note(origin, "login", user=user, detail=f"for the client {ask.client_id}")
+        await records.write(self._means.writer, user, (op, *await self._over(user)), f"user:{user}")
+        self._means.note(origin, "login", user=user, detail=f"for the client {ask.client_id}")
         return ask.back({"code": _code(user, secret)})
 
     async def token(self, form: Mapping[str, str], basic: tuple[str, str] | None, origin: Origin) -> Granted:
@@ -193,7 +190,7 @@ class OAuth:
         else:
             await self._revocations.revoke({principal.session: int(principal.expires_at) + 1}, principal.actor)
         user = principal.id if principal.kind == "user" else None
-        self._note(origin, "logout", user=user, detail=f"{principal.actor}: {principal.session}")
+        self._means.note(origin, "logout", user=user, detail=f"{principal.actor}: {principal.session}")
 
     async def _client(self, form: Mapping[str, str], basic: tuple[str, str] | None) -> Record[Client] | None:
         """The application that asks, if it says so; it has proved to be it, if it can. Raises `OAuthRefusal`."""
@@ -227,7 +224,9 @@ class OAuth:
         if grant.session is not None:
             # The code has leaked, and nobody knows to whom: what was given for it is taken back (RFC 6749, 4.1.2).
             await self._sessions.end(user, [grant.session], f"user:{user}")
-            self._note(origin, "token", outcome="denied", user=user, detail="a code came again: its session is ended")
+            self._means.note(
+                origin, "token", outcome="denied", user=user, detail="a code came again: its session is ended"
+            )
             raise _no_grant()
         if (
             grant.expires_at <= self._now()
@@ -263,10 +262,10 @@ class OAuth:
         # A token without any would not be limited.
         if not scopes or not set(scopes) <= set(client.value.scopes):
             raise OAuthRefusal("invalid_scope", f"This service has the scopes {' '.join(client.value.scopes)}.")
-        ttl_s = self._settings.access_ttl_s
+        ttl_s = self._means.settings.access_ttl_s
         session = f"{clients.session_of(client)}:{token_hex(8)}"
         token = self._identity.issue("service", client.key, ttl_s, session=session, scopes=scopes)
-        self._note(origin, "login", key=client.key, detail="a service")
+        self._means.note(origin, "login", key=client.key, detail="a service")
         return Granted(token, "Bearer", ttl_s, scope=" ".join(scopes))
 
     async def _known(self, name: str) -> Record[Client] | None:
@@ -283,7 +282,7 @@ class OAuth:
         return [
             Op("delete", GRANTS, each.key, condition=Versions(frozenset({each.version})))
             for each in await self._grants.all(user)
-            if each.value.expires_at + self._settings.access_ttl_s <= now
+            if each.value.expires_at + self._means.settings.access_ttl_s <= now
         ]
 
     def _now(self) -> int:

@@ -94,12 +94,9 @@ class Sessions:
 
     def __init__(self, means: Means, identity: Identity, revocations: Revocations) -> None:
         self._records = Records(means.reader, SESSIONS, Session)
-        self._writer = means.writer
         self._identity = identity
         self._revocations = revocations
-        self._settings = means.settings
         self._means = means
-        self._note = means.note
 
     async def start(
         self,
@@ -119,7 +116,7 @@ class Sessions:
         session = Session(
             created_at=now,
             used_at=now,
-            expires_at=now + self._settings.refresh_ttl_s,
+            expires_at=now + self._means.settings.refresh_ttl_s,
             family=_hash(token.family),
             secret=_hash(token.secret),
             name=about.name,
@@ -131,7 +128,7 @@ class Sessions:
         if not begins:
             await self._make_room(user)
         more = ops(token.session) if ops else ()
-        await records.write(self._writer, user, (*more, op), f"user:{user}", begins=begins)
+        await records.write(self._means.writer, user, (*more, op), f"user:{user}", begins=begins)
         return self._tokens(token)
 
     async def refresh(self, token: str, client: str | None, origin: Origin) -> Tokens:
@@ -156,12 +153,12 @@ class Sessions:
             if (
                 session.salt is not None
                 and _same(presented.secret, session.before or "")
-                and now - session.rotated_at <= self._settings.refresh_grace_s
+                and now - session.rotated_at <= self._means.settings.refresh_grace_s
             ):
                 return self._tokens(presented._replace(secret=_next(session.salt, presented.secret)))
             await self.end(presented.user, [presented.session], f"user:{presented.user}")
             detail = f"a refresh token came again: session {presented.session} is ended"
-            self._note(origin, "refresh", outcome="denied", user=presented.user, detail=detail)
+            self._means.note(origin, "refresh", outcome="denied", user=presented.user, detail=detail)
             raise _over()
         raise _busy()
 
@@ -194,7 +191,7 @@ class Sessions:
             deletes = [Op("delete", SESSIONS, each) for each in standing]
             try:
                 if ops or deletes:
-                    await records.write(self._writer, user, (*ops, *deletes), actor)
+                    await records.write(self._means.writer, user, (*ops, *deletes), actor)
                 break
             except RoostError as refusal:
                 if refusal.code is not Code.NOT_FOUND:
@@ -206,7 +203,7 @@ class Sessions:
             if each not in standing and not await self._records.was(user, each):
                 raise RoostError(Code.NOT_FOUND, "There is no such session.")
         # What was deleted before, but not told to everybody, is told now: once, because all nodes have to hear it.
-        until = self._now() + self._settings.access_ttl_s + SKEW_S
+        until = self._now() + self._means.settings.access_ttl_s + SKEW_S
         untold = [each for each in sessions if each in standing or not self._revocations.ended(each)]
         await self._revocations.revoke(dict.fromkeys(untold, until), actor)
 
@@ -226,7 +223,7 @@ class Sessions:
         if found is None or not _same(presented.family, found.value.family) or found.value.client != client:
             return False
         await self.end(presented.user, [presented.session], f"user:{presented.user}")
-        self._note(origin, "logout", user=presented.user, detail=f"session {presented.session}")
+        self._means.note(origin, "logout", user=presented.user, detail=f"session {presented.session}")
         return True
 
     async def find(self, user: str, session: str) -> Session | None:
@@ -240,7 +237,7 @@ class Sessions:
         now = self._now()
         over = [each.key for each in standing if each.value.expires_at <= now]
         alive = sorted((each for each in standing if each.key not in over), key=lambda each: each.value.used_at)
-        most = self._settings.sessions_max - 1
+        most = self._means.settings.sessions_max - 1
         if over or len(alive) > most:
             await self.end(user, [*over, *(each.key for each in alive[: max(len(alive) - most, 0)])], f"user:{user}")
 
@@ -251,7 +248,7 @@ class Sessions:
         session = msgspec.structs.replace(
             found.value,
             used_at=int(now),
-            expires_at=int(now) + self._settings.refresh_ttl_s,
+            expires_at=int(now) + self._means.settings.refresh_ttl_s,
             address=origin.address,
             secret=_hash(fresh.secret),
             before=_hash(presented.secret),
@@ -265,7 +262,7 @@ class Sessions:
         op = records.put(SESSIONS, found.key, session)
         op = msgspec.structs.replace(op, condition=Versions(frozenset({found.version})))
         try:
-            await records.write(self._writer, user, (op,), actor)
+            await records.write(self._means.writer, user, (op,), actor)
         except RoostError as refusal:
             if refusal.code is Code.VERSION_CONFLICT:
                 return False
@@ -273,7 +270,7 @@ class Sessions:
         return True
 
     def _tokens(self, refresh: _Refresh) -> Tokens:
-        ttl_s = self._settings.access_ttl_s
+        ttl_s = self._means.settings.access_ttl_s
         access = self._identity.issue("user", refresh.user, ttl_s, session=refresh.session)
         return Tokens(access, ttl_s, str(refresh), refresh.user, refresh.session)
 

@@ -51,9 +51,7 @@ async def put_collection(request: Request) -> Answer:
     definition = decoding.body(body, shapes.Definition, request.context.limits)
     op = Op("put", DEFINITIONS, name, definitions.encode(definition), request.condition)
     accepted = await request.context.gate.define(request.caller, op, request.idempotency(body))
-    written = accepted.written[0]
-    headers = [JSON, *_headers(accepted), last_modified(written.event.at)]
-    return Answer(201 if written.created else 200, headers, written.event.value or b"null")
+    return put_answer(accepted)
 
 
 async def delete_collection(request: Request) -> Answer:
@@ -61,7 +59,7 @@ async def delete_collection(request: Request) -> Answer:
     name = request.collection
     body = await request.body()
     op = Op("delete", DEFINITIONS, name, None, request.condition)
-    return Answer(204, _headers(await request.context.gate.define(request.caller, op, request.idempotency(body))))
+    return Answer(204, headers_of(await request.context.gate.define(request.caller, op, request.idempotency(body))))
 
 
 async def list_collections(request: Request) -> Answer:
@@ -87,13 +85,21 @@ async def unless_none(asked: Awaitable[T]) -> T | None:
         raise
 
 
-def _headers(accepted: Accepted) -> list[Header]:
+def put_answer(accepted: Accepted) -> Answer:
+    """What stands now, of something that every node goes by."""
+    written = accepted.written[0]
+    headers = [JSON, *headers_of(accepted), last_modified(written.event.at)]
+    return Answer(201 if written.created else 200, headers, written.event.value or b"null")
+
+
+def headers_of(accepted: Accepted) -> list[Header]:
+    """Of an answer to a change of such a thing."""
     return [etag(accepted.written[0].event.seq), PRIVATE, *replayed(accepted)]
 
 
 _COLLECTION = "/v1/collections/{collection}"
-_WRITTEN = (ETAG, REPLAYED)
-_CONDITIONS = (IF_MATCH, IF_ABSENT, IDEMPOTENCY_KEY)
+WRITTEN = (ETAG, REPLAYED)
+CONDITIONS = (IF_MATCH, IF_ABSENT, IDEMPOTENCY_KEY)
 _ERRORS = (Code.VERSION_CONFLICT, Code.IDEMPOTENCY_KEY_REUSED, Code.TOO_LARGE)
 
 OPERATIONS = (
@@ -117,12 +123,12 @@ OPERATIONS = (
         put_collection,
         "Define a collection.",
         (
-            Reply(200, "Defined anew.", shapes.Definition, (*_WRITTEN, LAST_MODIFIED)),
-            Reply(201, "Defined for the first time.", shapes.Definition, (*_WRITTEN, LAST_MODIFIED)),
+            Reply(200, "Defined anew.", shapes.Definition, (*WRITTEN, LAST_MODIFIED)),
+            Reply(201, "Defined for the first time.", shapes.Definition, (*WRITTEN, LAST_MODIFIED)),
         ),
         tag="Collections",
         errors=(*_ERRORS, Code.INVALID_JSON, Code.UNSUPPORTED_MEDIA_TYPE, Code.LIMIT_REACHED),
-        headers=_CONDITIONS,
+        headers=CONDITIONS,
         body=Body({"application/json": shapes.Definition}),
         description="For admins. It is in force here at once, elsewhere within a second or so.",
     ),
@@ -131,10 +137,10 @@ OPERATIONS = (
         _COLLECTION,
         delete_collection,
         "Take a collection's definition away.",
-        (Reply(204, "Taken away; the ETag is the tombstone's version.", None, _WRITTEN),),
+        (Reply(204, "Taken away; the ETag is the tombstone's version.", None, WRITTEN),),
         tag="Collections",
         errors=(*_ERRORS, Code.NOT_FOUND),
-        headers=_CONDITIONS,
+        headers=CONDITIONS,
         description="For admins. The documents stay; the policy is again that of the settings.",
     ),
     Operation(

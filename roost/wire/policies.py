@@ -8,25 +8,13 @@ import msgspec
 from msgspec import Meta
 
 from roost.authz.policy import check
-from roost.core.commands import Accepted
 from roost.core.errors import Code, RoostError
 from roost.core.ids import check_policy
 from roost.wire import cursors, decoding, shapes
-from roost.wire.answer import JSON, PRIVATE, Answer, Header, etag, last_modified
-from roost.wire.collections import unless_none
-from roost.wire.documents import page_size, replayed, unless_known
-from roost.wire.operations import (
-    ETAG,
-    IDEMPOTENCY_KEY,
-    IF_ABSENT,
-    IF_CHANGED,
-    IF_MATCH,
-    LAST_MODIFIED,
-    REPLAYED,
-    Body,
-    Operation,
-    Reply,
-)
+from roost.wire.answer import JSON, PRIVATE, Answer, etag, last_modified
+from roost.wire.collections import CONDITIONS, WRITTEN, headers_of, put_answer, unless_none
+from roost.wire.documents import page_size, unless_known
+from roost.wire.operations import ETAG, IF_CHANGED, LAST_MODIFIED, Body, Operation, Reply
 from roost.wire.request import Request
 
 _encode = msgspec.json.Encoder().encode
@@ -85,9 +73,7 @@ async def put_policy(request: Request) -> Answer:
     except check.PolicyFaults as faults:
         pointer = "" if request.media_type == _CEDAR else "/text"
         raise RoostError(Code.INVALID_REQUEST, str(faults), pointer=pointer) from None
-    written = accepted.written[0]
-    headers = [JSON, *_headers(accepted), last_modified(written.event.at)]
-    return Answer(201 if written.created else 200, headers, written.event.value or b"null")
+    return put_answer(accepted)
 
 
 async def delete_policy(request: Request) -> Answer:
@@ -95,7 +81,7 @@ async def delete_policy(request: Request) -> Answer:
     name = request.policy
     idempotency = request.idempotency(await request.body())
     accepted = await request.context.gate.policies.put(request.caller, name, None, request.condition, idempotency)
-    return Answer(204, _headers(accepted))
+    return Answer(204, headers_of(accepted))
 
 
 async def list_policies(request: Request) -> Answer:
@@ -111,13 +97,7 @@ async def list_policies(request: Request) -> Answer:
     return Answer(200, [JSON, PRIVATE], _encode(answer))
 
 
-def _headers(accepted: Accepted) -> list[Header]:
-    return [etag(accepted.written[0].event.seq), PRIVATE, *replayed(accepted)]
-
-
 _POLICY = "/v1/policies/{policy}"
-_WRITTEN = (ETAG, REPLAYED)
-_CONDITIONS = (IF_MATCH, IF_ABSENT, IDEMPOTENCY_KEY)
 _ERRORS = (Code.VERSION_CONFLICT, Code.IDEMPOTENCY_KEY_REUSED, Code.TOO_LARGE, Code.INVALID_REQUEST)
 
 OPERATIONS = (
@@ -140,12 +120,12 @@ OPERATIONS = (
         put_policy,
         "Put a text of policies in force.",
         (
-            Reply(200, "Another text is in force.", PolicyDocument, (*_WRITTEN, LAST_MODIFIED)),
-            Reply(201, "The text is in force.", PolicyDocument, (*_WRITTEN, LAST_MODIFIED)),
+            Reply(200, "Another text is in force.", PolicyDocument, (*WRITTEN, LAST_MODIFIED)),
+            Reply(201, "The text is in force.", PolicyDocument, (*WRITTEN, LAST_MODIFIED)),
         ),
         tag="Policies",
         errors=(*_ERRORS, Code.INVALID_JSON, Code.UNSUPPORTED_MEDIA_TYPE, Code.LIMIT_REACHED),
-        headers=_CONDITIONS,
+        headers=CONDITIONS,
         body=Body({"application/json": PolicyDocument, _CEDAR: PolicyText}),
         description="For admins. A text with a mistake is refused, with the line and the reason, as is one after which "
         "its author could not change policies any more. It is in force here at once, elsewhere within a second or so.",
@@ -155,10 +135,10 @@ OPERATIONS = (
         _POLICY,
         delete_policy,
         "Take a text of policies out of force.",
-        (Reply(204, "Taken away; the ETag is the tombstone's version.", None, _WRITTEN),),
+        (Reply(204, "Taken away; the ETag is the tombstone's version.", None, WRITTEN),),
         tag="Policies",
         errors=(*_ERRORS, Code.NOT_FOUND),
-        headers=_CONDITIONS,
+        headers=CONDITIONS,
         description="For admins. The policies that ship stay.",
     ),
     Operation(
