@@ -141,16 +141,62 @@ class Front:
                 del self._by_address[name]
 
 
-class Outside(asyncio.Protocol):
+class _Side(asyncio.Protocol):
+    """One of the two connections that belong together: what is the same about both."""
+
+    __slots__ = ("_file", "_front", "_transport")
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._transport: asyncio.Transport | None = None
+        self._file = -1
+
+    @property
+    def _other(self) -> _Side | None:
+        """The connection that this one belongs to, once there is one."""
+        raise NotImplementedError
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        """Bound what waits to be sent, and tell whose the file is."""
+        transport.set_write_buffer_limits(UNSENT_BYTES_MAX)
+        self._file = transport.get_extra_info("socket").fileno()
+        self._front.files.add(self._file)
+
+    def _end(self) -> None:
+        """The connection is gone."""
+        self._transport = None
+        self._front.files.discard(self._file)
+
+    def pause_writing(self) -> None:
+        """Whoever is at this end does not read."""
+        if self._other is not None:
+            self._other.pause()
+
+    def resume_writing(self) -> None:
+        """They do again."""
+        if self._other is not None:
+            self._other.resume()
+
+    def pause(self) -> None:
+        """Take nothing more for the while."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+
+class Outside(_Side):
     """A client's connection."""
 
     __slots__ = (
-        "_broken", "_client", "_closing", "_file", "_front", "_in", "_inside", "_loop", "_out", "_server", "_task",
-        "_timer", "_tls", "_transport",
+        "_broken", "_client", "_closing", "_in", "_inside", "_loop", "_out", "_server", "_task", "_timer", "_tls",
     )  # fmt: skip
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
-        self._front = front
+        super().__init__(front)
         self._loop = loop
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = front.certificates.context.wrap_bio(self._in, self._out, server_side=True)
@@ -158,9 +204,11 @@ class Outside(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._broken = self._closing = False
-        self._transport: asyncio.Transport | None = None
         self._client = self._server = ("", 0)
-        self._file = -1
+
+    @property
+    def _other(self) -> Inside | None:
+        return self._inside
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -171,9 +219,7 @@ class Outside(asyncio.Protocol):
             metrics.limited("connections")
             self._transport.abort()
             return
-        self._transport.set_write_buffer_limits(UNSENT_BYTES_MAX)
-        self._file = self._transport.get_extra_info("socket").fileno()
-        self._front.files.add(self._file)
+        self._begin(self._transport)
         self._timer = self._loop.call_later(HANDSHAKE_S, self.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -193,25 +239,14 @@ class Outside(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # it is gone, however
         """It is over."""
-        self._transport = None
+        self._end()
         self._front.leave(self, self._client[0])
-        self._front.files.discard(self._file)
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
         if self._inside is not None:
             self._inside.close()
-
-    def pause_writing(self) -> None:
-        """The client does not read."""
-        if self._inside is not None:
-            self._inside.pause()
-
-    def resume_writing(self) -> None:
-        """It does again."""
-        if self._inside is not None:
-            self._inside.resume()
 
     # What the other side says
 
@@ -228,16 +263,6 @@ class Outside(asyncio.Protocol):
             self._break()
         else:
             self._transport.writelines(pieces)
-
-    def pause(self) -> None:
-        """Take nothing more for the while."""
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Go on."""
-        if self._transport is not None:
-            self._transport.resume_reading()
 
     def finish(self) -> None:
         """There is nothing more to send. For a while what still arrives is taken: a reset would overtake it all."""
@@ -333,26 +358,27 @@ class Outside(asyncio.Protocol):
             self._timer = self._loop.call_later(CLOSE_S, self.abort)
 
 
-class Inside(asyncio.Protocol):
+class Inside(_Side):
     """The connection to the HTTP server that belongs to a client's."""
 
-    __slots__ = ("_file", "_front", "_outside", "_peer", "_port", "_transport")
+    __slots__ = ("_outside", "_peer", "_port")
 
     def __init__(self, outside: Outside, front: Front, peer: Peer) -> None:
+        super().__init__(front)
         self._outside = outside
-        self._front = front
         self._peer = peer
-        self._port, self._file = 0, -1
-        self._transport: asyncio.Transport | None = None
+        self._port = 0
+
+    @property
+    def _other(self) -> Outside:
+        return self._outside
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say who this is, before anything is sent."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(UNSENT_BYTES_MAX)
+        self._begin(self._transport)
         self._port = self._transport.get_extra_info("sockname")[1]
         self._front.peers[self._port] = self._peer
-        self._file = self._transport.get_extra_info("socket").fileno()
-        self._front.files.add(self._file)
 
     def data_received(self, data: bytes) -> None:
         """An answer, or a part of one."""
@@ -365,19 +391,10 @@ class Inside(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # it is gone, however
         """It is over."""
-        self._transport = None
-        self._front.files.discard(self._file)
+        self._end()
         if self._front.peers.get(self._port) is self._peer:
             del self._front.peers[self._port]
         self._outside.finish()
-
-    def pause_writing(self) -> None:
-        """The HTTP server does not read."""
-        self._outside.pause()
-
-    def resume_writing(self) -> None:
-        """It does again."""
-        self._outside.resume()
 
     # What the other side says
 
@@ -391,16 +408,6 @@ class Inside(asyncio.Protocol):
         if self._transport is not None:
             with suppress(OSError, RuntimeError):
                 self._transport.write_eof()
-
-    def pause(self) -> None:
-        """Take nothing more for the while."""
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Go on."""
-        if self._transport is not None:
-            self._transport.resume_reading()
 
     def close(self) -> None:
         """The client is gone."""
