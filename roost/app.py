@@ -28,6 +28,7 @@ from roost.authz.logins import Logins
 from roost.authz.policy.policies import Policies, from_directory
 from roost.authz.records import Means
 from roost.authz.revocations import Revocations
+from roost.chores import now_and_then
 from roost.commands import upkeep
 from roost.commands.erasures import Erasures
 from roost.commands.trail import Trail
@@ -254,7 +255,7 @@ class App:
                 log.info("sealed anew what was in clear, or under an older key", users=users)
 
         pause_s = settings.retention_interval_s * settings.workers
-        await retention.now_and_then(pause_s, [self._erasures.reconcile, let_go, shred, seal])
+        await now_and_then(pause_s, [self._erasures.reconcile, let_go, shred, seal])
 
     def _committed(self, user: str, seq: int, events: Sequence[Event]) -> None:
         self._hub.publish(user, seq, events)

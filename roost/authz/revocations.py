@@ -9,8 +9,6 @@ is told at once. They are deleted once they say nothing.
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -20,6 +18,7 @@ import msgspec
 import structlog
 
 from roost.authz.principal import Principal
+from roost.chores import now_and_then
 from roost.core.commands import Accepted, Change, Command, Op
 from roost.core.errors import RoostError
 from roost.core.ids import REVOCATIONS, SYSTEM_USER
@@ -120,12 +119,14 @@ class Revocations:
 
     async def keep_tidy(self) -> None:
         """Delete them as they grow old, until cancelled."""
-        while True:
-            # Apart from other workers: whoever comes second is refused, because nothing is there any more.
-            await asyncio.sleep(TIDY_S * random.uniform(0.5, 1.5))  # noqa: S311
+
+        async def tidying() -> None:
+            # Of several workers whoever comes second is refused, because nothing is there any more.
             with suppress(RoostError):
                 while await self.tidy() == TIDY_MAX:
                     pass
+
+        await now_and_then(TIDY_S, [tidying])
 
     def _learn(self, changed: Mapping[str, bytes | None], *, anew: bool) -> None:
         if anew:

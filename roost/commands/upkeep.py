@@ -7,7 +7,6 @@ directory, cannot cut the trail's end off unnoticed.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import structlog
 
 from roost import files
+from roost.chores import now_and_then
 from roost.commands.trail import ITSELF, Trail
 from roost.core.audit import AuditStore, Checkpoint, open_head, seal_head, seal_of
-from roost.core.ports import EngineUnavailable, TransactionLost
 from roost.settings import Settings
 
 HEAD_FILE = "audit_head"
@@ -87,25 +86,19 @@ def known_heads(
 async def keep(trail: Trail, store: AuditStore, settings: Settings, clock: Callable[[], datetime]) -> None:
     """Do all of this once in a while, until cancelled. Workers do so at random times, each its share of them."""
     told = False
-    while True:
-        pause_s = settings.audit_interval_s * settings.workers
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # keeps workers apart
+
+    async def audit_upkeep() -> None:
+        nonlocal told
+        key = await trail.key()
+        if settings.audit_keep_s:
+            before = clock() - timedelta(seconds=settings.audit_keep_s)
+            if pruned := await prune(store, key, before):
+                trail.note(ITSELF, "prune", detail=f"{pruned} records from before {before:%Y-%m-%d}")
         try:
-            key = await trail.key()
-            if settings.audit_keep_s:
-                before = clock() - timedelta(seconds=settings.audit_keep_s)
-                if pruned := await prune(store, key, before):
-                    trail.note(ITSELF, "prune", detail=f"{pruned} records from before {before:%Y-%m-%d}")
             await write_head(store, key, settings.data)
-        except (EngineUnavailable, TransactionLost):
-            log.warning("the audit trail's upkeep waits for the engine")
         except CutOff as error:
-            told = told or _alarm(error)
-        except Exception:
-            log.exception("the audit trail's upkeep failed")
+            if not told:  # once: it stays so until somebody has looked
+                log.error("audit records are gone: run `roost audit verify`", found=str(error))  # noqa: TRY400
+            told = True
 
-
-def _alarm(error: CutOff) -> bool:
-    """Say it, once: it stays so until somebody has looked."""
-    log.error("audit records are gone: run `roost audit verify`", found=str(error))
-    return True
+    await now_and_then(settings.audit_interval_s * settings.workers, [audit_upkeep])

@@ -7,17 +7,16 @@ decided here, in pure code; the engine raises it. Several workers may do so at o
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 import msgspec
 import structlog
 
+from roost.chores import now_and_then
 from roost.core.errors import Code, RoostError
 from roost.core.events import Device, Head
-from roost.core.ports import Engine, EngineUnavailable, TransactionLost
+from roost.core.ports import Engine
 from roost.settings import Settings
 
 PAGE_USERS = 1_000
@@ -73,24 +72,18 @@ async def compact(
 async def keep_compact(engine: Engine, settings: Settings, clock: Callable[[], datetime]) -> None:
     """Fold logs and forget devices once in a while, until cancelled.
 
-    Each of a node's workers does it once in as many intervals as there are workers, at random, so that without
-    agreeing on anything they share the work.
+    Each of a node's workers does it once in as many intervals as there are workers, and so they share the work.
     """
-    pause_s = settings.compact_interval_s * settings.workers
-    while pause_s:
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # keeps workers apart
-        try:
-            tally = await compact(engine, settings, clock())
-            before = clock() - timedelta(seconds=settings.device_forget_s)
-            while await engine.forget_devices(before, FORGET_DEVICES) == FORGET_DEVICES:
-                pass
-        except (EngineUnavailable, TransactionLost):
-            log.warning("compaction waits for the engine")
-        except Exception:
-            log.exception("compaction failed")
-        else:
-            if tally.folded:
-                log.info("folded old events away", **msgspec.structs.asdict(tally))
+
+    async def compaction() -> None:
+        tally = await compact(engine, settings, clock())
+        before = clock() - timedelta(seconds=settings.device_forget_s)
+        while await engine.forget_devices(before, FORGET_DEVICES) == FORGET_DEVICES:
+            pass
+        if tally.folded:
+            log.info("folded old events away", **msgspec.structs.asdict(tally))
+
+    await now_and_then(settings.compact_interval_s * settings.workers, [compaction])
 
 
 async def _fold(engine: Engine, settings: Settings, now: datetime, head: Head, tally: Tally, *, dry_run: bool) -> None:

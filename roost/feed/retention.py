@@ -8,7 +8,6 @@ has to keep (`roost.feed.compaction`). Nobody is asked; who follows is told by t
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -20,7 +19,7 @@ from roost.core.definitions import Definition
 from roost.core.errors import RoostError
 from roost.core.events import Head
 from roost.core.ids import SYSTEM_USER
-from roost.core.ports import Engine, EngineUnavailable, TransactionLost
+from roost.core.ports import Engine, EngineUnavailable
 from roost.core.retention import Expired
 from roost.feed import compaction
 from roost.settings import Settings
@@ -70,22 +69,6 @@ async def let_go(
         if keep_s:
             await _fold(engine, settings, now, heads, keep_s, tally)
     return tally
-
-
-async def now_and_then(pause_s: float, chores: Sequence[Callable[[], Awaitable[object]]]) -> None:
-    """Do chores, one after the other, about every `pause_s` seconds, until cancelled; 0: never.
-
-    At random, so that workers that share them stay apart.
-    """
-    while pause_s:
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # keeps workers apart
-        for chore in chores:
-            try:
-                await chore()
-            except (EngineUnavailable, TransactionLost):
-                log.warning("a chore waits for the engine", chore=chore.__name__)
-            except Exception:
-                log.exception("a chore failed", chore=chore.__name__)
 
 
 async def _expire(

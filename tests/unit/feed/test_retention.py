@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 
+from roost.chores import now_and_then
 from roost.commands.writer import Writer
 from roost.core.commands import Change, Erase, Op
 from roost.core.definitions import Definition
@@ -17,7 +18,7 @@ from roost.core.events import Device
 from roost.core.ports import EngineUnavailable
 from roost.engines.memory import Memory
 from roost.feed import retention
-from roost.feed.retention import Tally, let_go, now_and_then
+from roost.feed.retention import Tally, let_go
 from roost.queries.verify import verify
 from roost.settings import Settings
 
