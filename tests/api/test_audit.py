@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.support.http import connected
 from tests.support.server import Server, until
 from tests.support.sse import Stream
 
@@ -29,7 +30,19 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         with server.client(server.token(USER)) as ada:
             for name in ("plain", "reads", "strict"):
                 assert ada.put(f"/v1/users/{USER}/docs/{name}/k", json={"secret": "wxyz-of-" + name}).is_success
+        asyncio.run(known_on_each_worker(server))
         yield server
+
+
+async def known_on_each_worker(server: Server) -> None:
+    """Wait until what is defined is in force on every worker: that takes a moment."""
+    async with asyncio.timeout(30), connected(server, server.token(USER), 2 * server.workers) as connections:
+        for connection in connections:
+            recorded = False
+            while not recorded:
+                reply = await connection.ask("GET", f"/v1/users/{USER}/docs/strict/k")
+                statement, request = "SELECT FROM roost.audit WHERE request_id = $1", reply.headers["roost-request-id"]
+                recorded = bool(await asyncio.to_thread(sql, server, statement, request))
 
 
 def search(server: Server, **query: Any) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import pytest
 
 from roost.engines.embedded import binaries
 from tests.support.api import Account
-from tests.support.server import Server
+from tests.support.server import Server, until
 
 SECRETS = [f"swordfish-{number}" for number in range(9)]
 CLEAR = "city-in-clear"
@@ -53,6 +53,13 @@ def write_secrets(server: Server) -> None:
     with account(server, "nobody", server.admin()) as admin, account(server, "ada") as ada:
         for name, definition in definitions.items():
             assert admin.http.put(f"/v1/collections/{name}", json=definition).status_code < 300
+
+        def known() -> bool:
+            """Whether the worker that ada's connection leads to has heard of all definitions: that takes a moment."""
+            ada.put("homes", "first", {"city": CLEAR, "street": SECRETS[8], "age": 7})
+            return select(server, "SELECT fields FROM roost.documents WHERE collection = 'homes'") != [(None,)]
+
+        until(known, what="the definitions in force on every worker")
         ada.put("profile", "me", {"name": SECRETS[0]}, idempotency_key="first")
         ada.put("wishes", "list", {"items": [1]})
         ada.put("wishes", "list", {"items": [1], "more": SECRETS[1]})
@@ -64,7 +71,6 @@ def write_secrets(server: Server) -> None:
         edit = [{"op": "add", "path": "/items", "value": SECRETS[6]}]
         push(ada, 2, 0, 2_000_000, {"op": "edit", "collection": "wishes", "key": "list", "edits": edit})
         ada.put("settings", "ui", {"theme": SECRETS[7]}, if_match='"1"', idempotency_key="refused")
-        ada.put("homes", "first", {"city": CLEAR, "street": SECRETS[8], "age": 7})
         ada.put("homes", "second", {"city": "x" * 3000, "age": 8})
         ada.put("homes", "third", ["city"])
 
