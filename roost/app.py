@@ -30,11 +30,12 @@ from roost.authz.records import Means
 from roost.authz.revocations import Revocations
 from roost.chores import now_and_then
 from roost.commands import upkeep
+from roost.commands.askers import ITSELF, Asker
 from roost.commands.erasures import Erasures
-from roost.commands.trail import Trail
+from roost.commands.trail import Acts, Trail
 from roost.commands.writer import Writer
 from roost.console import PAGES
-from roost.core.audit import AUDIT, MAC_BYTES
+from roost.core.audit import AUDIT, NO_KEY
 from roost.core.erasure import Shredding
 from roost.core.events import Event
 from roost.core.ids import ERASURES, POLICIES
@@ -85,18 +86,24 @@ def clock() -> datetime:
     return datetime.now(UTC)
 
 
-def vault_of(settings: Settings, engine: Engine) -> Vault | None:
-    """The keys of an engine's users; None where nothing is to be sealed. Raises `KeyringError`."""
+def vault_of(settings: Settings, engine: Engine, who: Asker = ITSELF) -> Vault | None:
+    """The keys of an engine's users; None where nothing is to be sealed. `who` changes them. Raises `KeyringError`."""
     keyring = keyring_of(settings.keyring, settings.data)
     if keyring is None:
         return None
-    return Vault(
+
+    async def key() -> bytes:
+        return await chain_key(vault)
+
+    vault = Vault(
         engine.keys,
         MemoryKeyring() if settings.engine == "memory:" else keyring,
         clock,
         users_max=settings.key_cache_users,
         keep_s=settings.key_cache_s,
+        record=Acts(engine.audit, who, clock, key),
     )
+    return vault
 
 
 def engine_of(settings: Settings) -> Engine:
@@ -262,10 +269,18 @@ class App:
         self._announcer.committed()
 
 
-def erasures_of(settings: Settings, engine: Engine, writer: Writer, vault: Vault | None) -> Erasures:
+def erasures_of(
+    settings: Settings, engine: Engine, writer: Writer, vault: Vault | None, who: Asker = ITSELF
+) -> Erasures:
     """What erases users: the ledger is beside the keyring."""
     ledger = Ledger(path_of(settings.keyring, settings.data).with_name(LEDGER))
-    return Erasures(engine, writer, ledger, clock, None if vault is None else vault.rotate_kek)
+    rotate = None if vault is None else vault.rotate_kek
+    return Erasures(engine, writer, ledger, clock, rotate, acts_of(engine, vault, who))
+
+
+def acts_of(engine: Engine, vault: Vault | None, who: Asker) -> Acts:
+    """What puts on record what somebody does to keys."""
+    return Acts(engine.audit, who, clock, partial(chain_key, vault))
 
 
 def _front_of(settings: Settings) -> Front | None:
@@ -311,34 +326,34 @@ async def unlock(settings: Settings, progress: Progress) -> None:
             pass
 
 
-async def reconcile(settings: Settings) -> int:
+async def reconcile(settings: Settings, who: Asker = ITSELF) -> int:
     """Erase everybody whom the ledger has and the database has not; returns how many that were."""
     if settings.engine == "memory:":
         return 0
-    async with erasing(settings) as erasures:
+    async with erasing(settings, who) as erasures:
         return await erasures.reconcile()
 
 
-async def replay(settings: Settings, ledger: Path) -> int:
+async def replay(settings: Settings, ledger: Path, who: Asker) -> int:
     """Erase everybody whom this ledger has; returns how many were not erased yet."""
-    async with erasing(settings) as erasures:
+    async with erasing(settings, who) as erasures:
         return await erasures.replay(Ledger(ledger))
 
 
-async def shred(settings: Settings) -> Shredding | None:
+async def shred(settings: Settings, who: Asker) -> Shredding | None:
     """Make old copies of erased users unreadable now; None where there are none."""
-    async with erasing(settings) as erasures:
+    async with erasing(settings, who) as erasures:
         await erasures.reconcile()
         return await erasures.shred()
 
 
 @contextlib.asynccontextmanager
-async def erasing(settings: Settings) -> AsyncIterator[Erasures]:
+async def erasing(settings: Settings, who: Asker) -> AsyncIterator[Erasures]:
     """What erases users, for as long as a command works with it. Raises what `opened` raises."""
-    async with opened(settings) as (engine, vault):
+    async with opened(settings, who=who) as (engine, vault):
         writer = Writer(engine, settings, clock=clock, committed=_nobody_follows)
         try:
-            yield erasures_of(settings, engine, writer, vault)
+            yield erasures_of(settings, engine, writer, vault, who)
         finally:
             await writer.close()
             await engine.announce()
@@ -376,7 +391,7 @@ async def audit_head(settings: Settings) -> str:
 
 async def chain_key(vault: Vault | None) -> bytes:
     """The key of the audit trail's chain. Where nothing is sealed it is no secret: see docs/guides/audit.md."""
-    return bytes(MAC_BYTES) if vault is None else await vault.derive(AUDIT, b"audit")
+    return NO_KEY if vault is None else await vault.derive(AUDIT, b"audit")
 
 
 @contextlib.asynccontextmanager
@@ -387,8 +402,10 @@ async def _ready_engine(settings: Settings) -> AsyncIterator[Engine]:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, adopt: Progress | None = None) -> AsyncIterator[tuple[Engine, Vault | None]]:
-    """The engine, and its vault, for as long as a command works on them.
+async def opened(
+    settings: Settings, adopt: Progress | None = None, who: Asker = ITSELF
+) -> AsyncIterator[tuple[Engine, Vault | None]]:
+    """The engine, and its vault, for as long as a command of somebody's works on them.
 
     A database that nothing was sealed in yet stays so, and has no vault, unless it is to be adopted, as the server does
     that is going to write to it. Raises `EngineUnavailable`, also for an older schema, and `KeyringError` where the
@@ -399,7 +416,7 @@ async def opened(settings: Settings, adopt: Progress | None = None) -> AsyncIter
     try:
         await engine.ping()
         sealed = bool(await engine.keys.keks())
-        vault = vault_of(settings, engine) if sealed or adopt else None
+        vault = vault_of(settings, engine, who) if sealed or adopt else None
         if vault is not None:
             await vault.unlock(adopt or no_progress)
             engine = Sealed(engine, vault)

@@ -12,7 +12,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from roost.cli.keys import commands
+from roost.cli.keys import commands, whoever
 from roost.cli.output import PANEL, examples, fail, say, show
 from roost.cli.profile import DEFAULT_PROFILE, ProfileName, Token, Url
 from roost.cli.serve import Data, Engine, settings_of
@@ -97,7 +97,8 @@ def replay(
     if ledger is not None and not ledger.is_file():
         fail(f"{ledger} is no file.", "Name the ledger that was kept beside the keyring: shredded.jsonl.")
     with engine_at(settings_of(data=data, engine=engine)) as settings:
-        work = composition.reconcile(settings) if ledger is None else composition.replay(settings, ledger)
+        who = whoever()
+        work = composition.reconcile(settings, who) if ledger is None else composition.replay(settings, ledger, who)
         count = asyncio.run(work)
     typer.echo(f"{count:,} users were erased." if count else "Everybody in the ledger is erased.")
 
@@ -111,7 +112,7 @@ def shred(data: Data = None, engine: Engine = None) -> None:
     from roost.node.serve import engine_at
 
     with engine_at(settings_of(data=data, engine=engine)) as settings:
-        done = asyncio.run(composition.shred(settings))
+        done = asyncio.run(composition.shred(settings, whoever()))
     if done is None:
         typer.echo("Nobody was erased since the last time.")
     else:

@@ -17,6 +17,8 @@ from roost.node.directory import CannotStart
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from roost.commands.askers import Asker
+    from roost.crypto.acts import Recorder
     from roost.crypto.keks import Progress
     from roost.crypto.vault import Vault
 
@@ -76,6 +78,7 @@ def reseal(data: Data = None, engine: Engine = None) -> None:
 @commands.command("rotate-signing", epilog=examples("roost keys rotate-signing", "roost keys rotate-signing --keep 0s"))
 def rotate_signing(
     data: Data = None,
+    engine: Engine = None,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -89,19 +92,25 @@ def rotate_signing(
 
     Older keys go on telling their own tokens, until no token of theirs can be good any more, or for --keep.
     """
+    from roost.crypto.acts import on_record
     from roost.crypto.signing import SigningKeyError, SigningKeys
     from roost.node import directory
 
-    settings = settings_of(data=data)
+    settings = settings_of(data=data, engine=engine)
     if not directory.exists(settings.data):
         raise CannotStart(f"{settings.data} is no data directory of Roost's: see --data, or `roost serve` first.")
     keep_s = TTL_S_MAX if keep is None else 0 if keep == "0s" else seconds(keep)
+
+    async def rotated() -> str:
+        kept = keys.rotate(int(time.time()), keep_s)
+        return f"{keys.kid}; {kept} older ones are still known"
+
     try:
         keys = SigningKeys.load_or_create(settings.data)
-        kept = keys.rotate(int(time.time()), keep_s)
+        signing = _work(data, engine, lambda _, record: on_record(record, "rotate-signing", rotated))
     except SigningKeyError as error:
         raise CannotStart(str(error)) from error
-    typer.echo(f"Tokens are signed with the key {keys.kid} now; {kept} older ones are still known.")
+    typer.echo(f"Tokens are signed with the key {signing}.")
 
 
 def register(app: typer.Typer) -> None:
@@ -109,19 +118,44 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="keys", rich_help_panel=PANEL)
 
 
+def whoever() -> Asker:
+    """Who it is that works with the command line, for the audit trail."""
+    import os
+    import pwd
+    import socket
+
+    from roost.commands.askers import operator
+
+    try:
+        account = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # in a container an account may have no name
+        account = str(os.geteuid())
+    return operator(account, socket.gethostname())
+
+
 def _run(data: Path | None, engine: str | None, work: Callable[[Vault], Awaitable[Result]]) -> Result:
     """Do something with the vault. Raises `CannotStart` where there is none."""
+
+    async def go(vault: Vault | None, _: Recorder) -> Result:
+        if vault is None:
+            raise CannotStart("Nothing is sealed here: `roost serve` seals, unless ROOST_KEYRING is none.")
+        return await work(vault)
+
+    return _work(data, engine, go)
+
+
+def _work(data: Path | None, engine: str | None, work: Callable[[Vault | None, Recorder], Awaitable[Result]]) -> Result:
+    """Do something with the vault, if there is one, and with what puts it on record."""
     from roost import app as composition
     from roost.node import logs
     from roost.node.serve import engine_at
 
     logs.configure("warning")
+    who = whoever()
 
     async def go() -> Result:
-        async with composition.opened(settings) as (_, vault):
-            if vault is None:
-                raise CannotStart("Nothing is sealed here: `roost serve` seals, unless ROOST_KEYRING is none.")
-            return await work(vault)
+        async with composition.opened(settings, who=who) as (opened, vault):
+            return await work(vault, composition.acts_of(opened, vault, who))
 
     with engine_at(settings_of(data=data, engine=engine)) as settings:
         return asyncio.run(go())

@@ -22,6 +22,7 @@ from roost.core.erasure import Record, Shredding
 from roost.core.errors import Code, RoostError
 from roost.core.ids import ERASURES, SHREDDINGS, SYSTEM_USER
 from roost.core.ports import DocumentRef, Engine
+from roost.crypto.acts import Recorder, on_record, unrecorded
 from roost.crypto.ledger import Entry, Ledger
 
 ACTOR = "roost"
@@ -31,7 +32,10 @@ log = structlog.get_logger(__name__)
 
 
 class Erasures:
-    """Erases users. `rotate` puts another key-encryption key in the place of the present one; None without sealing."""
+    """Erases users. `rotate` puts another key-encryption key in the place of the present one; None without sealing.
+
+    `record` puts on record what is done to keys, and who is erased again, before it is done.
+    """
 
     def __init__(
         self,
@@ -40,12 +44,14 @@ class Erasures:
         ledger: Ledger,
         clock: Callable[[], datetime],
         rotate: Callable[[], Awaitable[str]] | None,
+        record: Recorder = unrecorded,
     ) -> None:
         self._engine = engine
         self._writer = writer
         self._ledger = ledger
         self._clock = clock
         self._rotate = rotate
+        self._record = record
 
     async def erase(self, user: str, actor: str) -> None:
         """Erase a user; to repeat it changes nothing. Raises `NOT_FOUND`.
@@ -73,8 +79,12 @@ class Erasures:
     async def replay(self, ledger: Ledger) -> int:
         """Erase everybody whom another ledger has, and write them into this one; returns how many there were new."""
         entries = await asyncio.to_thread(lambda: list(ledger.entries()))
-        await asyncio.to_thread(self._ledger.add, entries)
-        return await self._replay({entry.user for entry in entries})
+
+        async def work() -> int:
+            await asyncio.to_thread(self._ledger.add, entries)
+            return await self._replay({entry.user for entry in entries})
+
+        return await on_record(self._record, "replay", work)
 
     async def shred(self, not_since: datetime | None = None) -> Shredding | None:
         """Make unreadable what older copies hold of those who were erased; None where there is nobody to do it for.
@@ -94,7 +104,7 @@ class Erasures:
             return None
         if self._rotate is None:
             raise RoostError(Code.UNAVAILABLE, "Nothing is sealed here, so older copies cannot be made unreadable.")
-        shredding = Shredding(kek=await self._rotate(), shredded_at=self._clock())
+        shredding = Shredding(kek=await on_record(self._record, "shred", self._rotate), shredded_at=self._clock())
         key = erasure.shredding_key(head.seq)
         await self._writer.run(
             Change(SYSTEM_USER, (Op("put", SHREDDINGS, key, erasure.encode(shredding)),), ACTOR),
@@ -107,6 +117,8 @@ class Erasures:
         while some := list(islice(waiting, PAGE_ITEMS)):
             points = await self._engine.points([DocumentRef(user, ERASURES, "") for user in some])
             back = [user for user, point in zip(some, points, strict=True) if not point.erased]
+            if back:
+                await self._record(f"erase {len(back)} users again")
             for user in back:
                 await self._erase(Erase(user, ACTOR, unknown=True))
             count += len(back)

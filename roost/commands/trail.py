@@ -2,7 +2,7 @@
 
 Records are appended to one keyed chain (`roost.core.audit`) in group commits, whose order is that of the chain. Most
 follow what they tell of within milliseconds: they wait in a bounded queue, and what finds no room there is counted, and
-the count goes on record. What must not happen unrecorded waits for its record instead (`record`, and reads of
+the count goes on record. What must not happen unrecorded waits for its record instead (`FIRST`, and reads of
 collections that are `strict`). Denials of one caller beyond a few are told as a number.
 
 Writes are not put on record here: the users' logs have them. No value, secret or token ever is.
@@ -14,11 +14,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple
 
 import structlog
 from prometheus_client import Counter
 
+from roost.commands.askers import ROOST, Asker, Place, names_of
 from roost.commands.floods import Floods
 from roost.core import audit
 from roost.core.audit import AuditStore, Draft, Link, Outcome
@@ -37,8 +38,8 @@ FIRST = frozenset({"import", "export", "erase", "define", "policies", "clients",
 """Administrative actions: these are on record before they are carried out."""
 SOON = frozenset({"audit", "list", "sessions"})
 """Other actions that are on record whoever asks."""
-ROOST = "roost"
-"""The actor of what Roost does by itself."""
+KEYS = "keys"
+"""The action of whoever changes keys."""
 TEXT_CHARS_MAX = 200
 _BATCH_MAX = 256
 _PAUSE_S = 0.05
@@ -47,72 +48,6 @@ _CLOSE_S = 5.0
 
 _recorded = Counter("roost_audit_records", "Records put on the audit trail.", ["outcome"])
 _lost = Counter("roost_audit_lost", "Records that found no room in the queue, and are a gap on the audit trail.")
-
-
-class Place(Protocol):
-    """Where a request comes from: `authz.principal.Origin`."""
-
-    @property
-    def address(self) -> str:
-        """Its network address."""
-
-    @property
-    def purpose(self) -> str | None:
-        """What it says that it is for."""
-
-    @property
-    def request_id(self) -> str:
-        """Its id."""
-
-
-class Role(Protocol):
-    """What is told of a principal: `authz.principal.Principal`."""
-
-    @property
-    def kind(self) -> str:
-        """Its role."""
-
-
-class Asker(Protocol):
-    """Who asks: `authz.principal.Caller`."""
-
-    @property
-    def principal(self) -> Role:
-        """Who a token says that they are."""
-
-    @property
-    def origin(self) -> Place:
-        """From where."""
-
-    @property
-    def actor(self) -> str:
-        """As events name them."""
-
-
-class _Nowhere(NamedTuple):
-    """Where Roost itself is."""
-
-    address: str = ""
-    purpose: str | None = None
-    request_id: str = ""
-
-
-class _Kind(NamedTuple):
-    """Roost's own role."""
-
-    kind: str = ROOST
-
-
-class _Itself(NamedTuple):
-    """Roost, as who does something."""
-
-    principal: Role = _Kind()
-    origin: Place = _Nowhere()
-    actor: str = ROOST
-
-
-ITSELF: Asker = _Itself()
-"""Who does what nobody asked for: jobs in the background."""
 
 
 class _Entry(NamedTuple):
@@ -152,6 +87,11 @@ class Trail:
         self._pump: asyncio.Task[None] | None = None
         self._key: bytes | None = None
 
+    def wants(self, caller: Asker, collection: str | None) -> bool:
+        """Whether it goes on record that `caller` is told what is in a collection."""
+        definition = None if collection is None else self._definition_of(collection)
+        return (definition is not None and definition.audit != "writes") or caller.principal.kind in FOR_THE_COMPANY
+
     async def read(
         self,
         caller: Asker,
@@ -174,15 +114,16 @@ class Trail:
             elif action in SOON:
                 self._put_admitted(draft)
             return
-        always = caller.principal.kind in FOR_THE_COMPANY
         strict = []
         for name in (collections,) if isinstance(collections, str) or collections is None else collections:
+            if not self.wants(caller, name):
+                continue
+            draft = self._draft(caller, action, user=user, collection=name, key=key)
             definition = None if name is None else self._definition_of(name)
-            wanted = "writes" if definition is None else definition.audit
-            if wanted == "strict":
-                strict.append(self._draft(caller, action, user=user, collection=name, key=key))
-            elif wanted == "reads" or always:
-                self._put(self._draft(caller, action, user=user, collection=name, key=key))
+            if definition is not None and definition.audit == "strict":
+                strict.append(draft)
+            else:
+                self._put(draft)
         if strict:
             await asyncio.gather(*map(self._commit, strict))
 
@@ -216,22 +157,6 @@ class Trail:
         draft = self._draft(who, action, outcome=outcome, user=user, collection=collection, key=key, detail=detail)
         self._put_admitted(draft)
 
-    async def record(
-        self,
-        who: Asker | Place,
-        action: str,
-        *,
-        outcome: Outcome = "allowed",
-        user: str | None = None,
-        collection: str | None = None,
-        key: str | None = None,
-        detail: str | None = None,
-    ) -> None:
-        """Put something on record, and return once it is. Raises `UNAVAILABLE` where it cannot be; else as `note`."""
-        await self._commit(
-            self._draft(who, action, outcome=outcome, user=user, collection=collection, key=key, detail=detail)
-        )
-
     async def key(self) -> bytes:
         """The key of the chain, which never changes. Raises what an engine raises."""
         if self._key is None:
@@ -260,7 +185,7 @@ class Trail:
         key: str | None = None,
         detail: str | None = None,
     ) -> Draft:
-        actor, kind, place = _who(who)
+        actor, kind, place = names_of(who)
         return Draft(
             at=self._clock(),
             actor=_text(actor),
@@ -379,6 +304,47 @@ class Trail:
             self._committed(end.n)
 
 
+class Acts:
+    """Puts on record what `who` does to keys, at once: see `roost.crypto.acts.Recorder`.
+
+    There is no queue, and so no server, that it needs: this is done before there is one, and beside it.
+    """
+
+    def __init__(
+        self, store: AuditStore, who: Asker, clock: Callable[[], datetime], chain_key: Callable[[], Awaitable[bytes]]
+    ) -> None:
+        self._store = store
+        self._who = who
+        self._clock = clock
+        self._chain_key = chain_key
+
+    async def __call__(self, detail: str, /, *, user: str | None = None, outcome: Outcome = "allowed") -> None:
+        """Put an act on record. Raises `UNAVAILABLE`, and what the key of the chain raises."""
+        actor, kind, place = names_of(self._who)
+        draft = Draft(
+            at=self._clock(),
+            actor=_text(actor),
+            kind=kind,
+            action=KEYS,
+            outcome=outcome,
+            address=_text(place.address),
+            user=_text_or_none(user),
+            detail=_text(detail),
+        )
+        group, recorded = _Group(self._store, [draft]), False
+        while not recorded:
+            try:
+                await group.run(await self._chain_key())
+            except TransactionLost:
+                continue
+            except RoostError:
+                raise
+            except Exception as error:
+                raise _refused() from error
+            recorded = True
+        _recorded.labels(outcome).inc()
+
+
 class _Group:
     """The records of one transaction; `run` may be repeated until it does not raise, and appends them once."""
 
@@ -419,15 +385,6 @@ def _answer(entry: _Entry, refusal: RoostError | None) -> None:
 def _refused() -> RoostError:
     detail = "This has to be put on record first, which cannot be done now."
     return RoostError(Code.UNAVAILABLE, detail, retry_after_s=1)
-
-
-def _who(who: Asker | Place) -> tuple[str, str, Place]:
-    """Actor, kind and place of who does something; the first two are empty for somebody who has not proved them."""
-    # An `isinstance` that looks for all members would take twice as long as all the rest.
-    if not hasattr(who, "principal"):
-        return "", "", who
-    asker = cast("Asker", who)
-    return asker.actor, asker.principal.kind, asker.origin
 
 
 def _text(text: str) -> str:

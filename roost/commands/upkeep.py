@@ -15,7 +15,8 @@ import structlog
 
 from roost import files
 from roost.chores import now_and_then
-from roost.commands.trail import ITSELF, Trail
+from roost.commands.askers import ITSELF
+from roost.commands.trail import Trail
 from roost.core.audit import AuditStore, Checkpoint, open_head, seal_head, seal_of
 from roost.settings import Settings
 

@@ -23,6 +23,8 @@ AUDIT = "$audit"
 """What the trail is called where users are named: whom its key belongs to, and whose growth is followed."""
 Outcome = Literal["allowed", "denied", "failed"]
 MAC_BYTES = 32
+NO_KEY = bytes(MAC_BYTES)
+"""The key of the chain as long as nothing is sealed: no secret."""
 HEAD_CHARS_MAX = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PREFIX = "roost-audit-1."

@@ -3,7 +3,7 @@
 Changing the key rewraps every user's key and then destroys the old one: copies of the database from before open
 nothing any more. It can be broken off anywhere: what is left to be done stands in the database, and whoever goes on
 with it, on any node, does so while everybody writes. A key that is not current any more wraps nothing new, because
-whoever adds a wrapped key holds a lock on the KEK's row until that is committed.
+whoever adds a wrapped key holds a lock on the KEK's row until that is committed. Each step is on record first.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from time import monotonic
 
 import structlog
 
+from roost.core.errors import RoostError
 from roost.core.keys import CLEAR, Kek, KekState, KeyStore, UserKey
 from roost.core.ports import TransactionLost
+from roost.crypto.acts import Recorder, unrecorded
 from roost.crypto.keyring import Keyring, KeyringError
 from roost.crypto.seal import NotSealed, Wrap
 
@@ -36,11 +38,20 @@ def no_progress(_done: int, _of: int | None) -> None:
 class Keks:
     """The KEKs of the database that `store` is in. Opened ones stay in memory for `keep_s`."""
 
-    def __init__(self, store: KeyStore, keyring: Keyring, clock: Callable[[], datetime], *, keep_s: float) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        keyring: Keyring,
+        clock: Callable[[], datetime],
+        *,
+        keep_s: float,
+        record: Recorder = unrecorded,
+    ) -> None:
         self._store = store
         self._keyring = keyring
         self._clock = clock
         self._keep_s = keep_s
+        self._record = record
         self._opened: dict[str, tuple[Wrap, float]] = {}
         self._current: str | None = None
 
@@ -127,15 +138,29 @@ class Keks:
         wrap = await self.wrap(kek)
         if wrap is None:
             raise self._lacking(kek)
+        if before is not None:  # the first one is on record when it is adopted: its trail has no key yet
+            try:
+                await self._record(f"rotate {before} to {kek}")
+            except RoostError:
+                await asyncio.to_thread(self._keyring.destroy, kek)
+                raise
         if await self._store.begin(Kek(kek, state, wrap.check(), self._clock()), before):
             self.outdated()
             return kek
         await asyncio.to_thread(self._keyring.destroy, kek)
-        if before is None and not await self._store.keks():
+        if before is not None:
+            await self._record(f"rotate {before} to {kek}", outcome="failed")
+        elif not await self._store.keks():
             raise KeyringError("The database holds keys and does not say what wraps them: restore it from a backup.")
         return None
 
     async def _adopt(self, wrap: Wrap, progress: Progress) -> None:
+        # The first key that this one wraps is the trail's.
+        self._current = wrap.kek
+        try:
+            await self._record(f"adopt {wrap.kek}")
+        finally:
+            self.outdated()
         after, done = None, 0
         while users := await self._store.unvouched(after, BATCH_KEYS):
             await self._store.vouch([UserKey(user, CLEAR, wrap.kek, wrap.wrap(b"", user, CLEAR)) for user in users])
@@ -163,6 +188,7 @@ class Keks:
             done += len(keys)
             progress(done, max(done, total))
         # Nothing can be added any more: see the head of this module.
+        await self._record(f"destroy {kek}")
         await asyncio.to_thread(self._keyring.destroy, kek)
         self._opened.pop(kek, None)
         await self._store.end(kek)

@@ -20,6 +20,7 @@ import structlog
 from roost.core.ids import SYSTEM_USER
 from roost.core.keys import CLEAR, SHARED, SHARED_USER, Corrupt, Kek, Keys, KeyStore, TransactionKeys, UserKey
 from roost.crypto import reseal
+from roost.crypto.acts import Recorder, on_record, unrecorded
 from roost.crypto.keks import Keks, Progress, no_progress
 from roost.crypto.keyring import Keyring
 from roost.crypto.seal import KEY_BYTES, NotSealed, Seal
@@ -45,7 +46,10 @@ class Status(NamedTuple):
 
 
 class Vault:
-    """The keys of one database, as one process has them. Every method raises what the store and the keyring raise."""
+    """The keys of one database, as one process has them. Every method raises what the store and the keyring raise.
+
+    `record` puts changes of keys on record, each before it is made.
+    """
 
     def __init__(
         self,
@@ -53,11 +57,13 @@ class Vault:
         keyring: Keyring,
         clock: Callable[[], datetime],
         *,
-        users_max: int = 10_000,
+        users_max: int = 50_000,
         keep_s: float = 300.0,
+        record: Recorder = unrecorded,
     ) -> None:
-        self.keks = Keks(store, keyring, clock, keep_s=keep_s)
+        self.keks = Keks(store, keyring, clock, keep_s=keep_s, record=record)
         self._store = store
+        self._record = record
         self._users_max = users_max
         self._keep_s = keep_s
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -95,16 +101,22 @@ class Vault:
 
         Returns the key's generation. Raises `NOT_FOUND`, and `Corrupt`.
         """
-        generation = await reseal.renew(self, self._store, user)
-        await reseal.reseal(self, self._store, user, progress)
-        return generation
+
+        async def work() -> int:
+            generation = await reseal.renew(self, self._store, user)
+            await reseal.reseal(self, self._store, user, progress)
+            return generation
+
+        return await on_record(self._record, "rotate-user", work, user)
 
     async def reseal(self, progress: Progress = no_progress) -> int:
         """Seal by their newest keys all users' values that are not; returns of how many users.
 
         What cannot be opened is left as it is, and said in the log.
         """
-        return await reseal.reseal_all(self, self._store, progress)
+        if not await self._store.outdated(None, 1):
+            return 0
+        return await on_record(self._record, "reseal", lambda: reseal.reseal_all(self, self._store, progress))
 
     async def status(self) -> Status:
         """How things stand."""

@@ -8,7 +8,19 @@ from datetime import timedelta
 
 import msgspec
 
-from roost.core.audit import BEGINNING, AuditStore, Cursor, Draft, Entry, Excerpt, Record, Selection, mac_of, seal_of
+from roost.core.audit import (
+    BEGINNING,
+    NO_KEY,
+    AuditStore,
+    Cursor,
+    Draft,
+    Entry,
+    Excerpt,
+    Record,
+    Selection,
+    mac_of,
+    seal_of,
+)
 from roost.core.events import Event
 from roost.core.ports import Engine
 
@@ -118,6 +130,7 @@ class _Proof:
         self._heads = heads
         self._n = 0
         self._before: bytes | None = BEGINNING.mac
+        self._keyed = False
         self.verdict = Verdict()
 
     async def run(self) -> Verdict:
@@ -136,6 +149,8 @@ class _Proof:
             self._fault(f"{_range(self._n + 1, end.n)} missing at the end.")
         elif self._before is not None and not hmac.compare_digest(self._before, end.mac):
             self._fault("The end that is written down is not that of the last record.")
+        if self._n >= self.verdict.first and not self._keyed:
+            self._fault("No record was made with the key of this trail.")
         for n in sorted(self._heads):
             if n > end.n:
                 self._fault(f"The trail had come to record {n}, and ends at {end.n}: its end was cut off.")
@@ -148,7 +163,7 @@ class _Proof:
             return
         if not hmac.compare_digest(base.seal, seal_of(self._key, base.n, base.mac)):
             self._fault(f"The checkpoint at record {base.n} is forged: records up to there were removed.")
-        self._n, self._before = base.n, base.mac
+        self._n, self._before, self._keyed = base.n, base.mac, True
         self._see(base.n, base.mac)
 
     async def _check(self, record: Record) -> None:
@@ -159,13 +174,22 @@ class _Proof:
         if record.n > self._n + 1:
             self._fault(f"{_range(self._n + 1, record.n - 1)} missing.")
             self._before = None
-        expected = None if self._before is None else mac_of(self._key, self._before, record.n, record)
-        if expected is not None and not hmac.compare_digest(expected, record.mac):
+        if self._before is not None and not self._proves(record, self._before):
             self._fault(f"Record {record.n} is not what was written there: it was changed, moved or put in.")
         if record.action == "gap":
             self.verdict.lost += record.count
         self._see(record.n, record.mac)
         self._n, self._before = record.n, record.mac
+
+    def _proves(self, record: Record, before: bytes) -> bool:
+        """Whether a record's hash is by the key; or by none, before the first that is by the key.
+
+        Those are of the time before anything was sealed. The first behind them holds them as they were then.
+        """
+        if hmac.compare_digest(mac_of(self._key, before, record.n, record), record.mac):
+            self._keyed = True
+            return True
+        return not self._keyed and hmac.compare_digest(mac_of(NO_KEY, before, record.n, record), record.mac)
 
     def _see(self, n: int, mac: bytes) -> None:
         """Compare with what was kept elsewhere. A head that is older than the checkpoint tells nothing any more."""

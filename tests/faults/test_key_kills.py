@@ -1,7 +1,7 @@
 """kill -9 while keys change and users are erased: of the server, and of the commands that work beside it.
 
-Afterwards every acknowledged write opens, nobody is erased in part, and replaced keys are nowhere. The moments
-come from a seed, as in `test_kills.py`.
+Afterwards every acknowledged write opens, nobody is erased in part, replaced keys are nowhere, and each change is on
+record. The moments come from a seed, as in `test_kills.py`.
 """
 
 from __future__ import annotations
@@ -79,6 +79,29 @@ def secrets_of(server: Server) -> set[str]:
     return {key["secret"] for key in keyring["keys"]}
 
 
+async def keks_of(server: Server) -> set[str]:
+    async with database(server) as connection:
+        return {row["kek"] for row in await connection.fetch("SELECT kek FROM roost.keks")}
+
+
+def check_records(server: Server, keks: set[str], changes: int) -> None:
+    """See that keys came and went on record, in a trail that is whole; that of the first user `changes` times."""
+    told: list[dict[str, Any]] = []
+    with server.client() as admin:
+        after, live = "", False
+        while not live:
+            query = {"action": "keys", **({"after": after} if after else {})}
+            page = admin.get("/v1/audit", params=query).raise_for_status().json()
+            told, after, live = told + page["records"], page["next"], page["live"]
+    details = [record["detail"].split() for record in told]
+    assert keks <= {words[-1] for words in details if words[0] in ("adopt", "rotate")}
+    assert len([words for words in details if words == ["rotate-user", "begun"]]) >= changes
+    present = {key["id"] for key in json.loads((server.data / "keyring.json").read_text())["keys"]}
+    assert keks - present <= {words[1] for words in details if words[0] == "destroy"}
+    verified = server.run("audit", "verify", "--data", str(server.data))
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
 async def check(server: Server, leaving: list[str], secrets: set[str]) -> None:
     """See that who has left is gone, and the keys of before too, once there is a new one."""
     done = server.run("keys", "rotate", "--data", str(server.data))
@@ -100,7 +123,7 @@ def survive(data: Path, turns: int) -> None:
     leaving = [f"leaving-{turn}" for turn in range(turns)]
 
     async def run(server: Server) -> None:
-        load, secrets = Load(server, USERS, seed), secrets_of(server)
+        load, secrets, keks = Load(server, USERS, seed), secrets_of(server), await keks_of(server)
         with server.client() as admin:
             for user in leaving:
                 assert admin.put(f"/v1/users/{user}/docs/notes/k", json=user).is_success
@@ -108,6 +131,7 @@ def survive(data: Path, turns: int) -> None:
             for user in leaving:
                 await load.accepted(5)
                 secrets |= secrets_of(server)
+                keks |= await keks_of(server)
                 with beside(server, chance.choice(COMMANDS)) as command:
                     await changing(server, command)
                     erasing = asyncio.create_task(asyncio.to_thread(leave, server, user))
@@ -119,6 +143,11 @@ def survive(data: Path, turns: int) -> None:
         await load.check()
         assert {leave(server, user) for user in leaving} == {200}
         await check(server, leaving, secrets)
+        async with database(server) as connection:
+            (newest,) = await connection.fetch(
+                "SELECT max(generation) FROM roost.user_keys WHERE user_id = $1", USERS[0]
+            )
+        check_records(server, keks | await keks_of(server), newest["max"] - 1)
 
     with Server(data, retention_interval_s="1", shred_interval_s="1", engine_timeout_s="5", key_cache_s="1") as server:
         asyncio.run(run(server))

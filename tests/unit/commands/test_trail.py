@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from roost.authz.principal import Caller, Kind, Origin, Principal
 from roost.commands import floods, trail
-from roost.commands.trail import ITSELF, Trail
+from roost.commands.askers import ITSELF
+from roost.commands.trail import Trail
 from roost.core import audit
 from roost.core.audit import BEGINNING, Draft, Link, Record, Selection, chain
 from roost.core.definitions import Audit, Definition
@@ -157,7 +158,7 @@ def test_a_full_disk_refuses_at_once() -> None:
         bench = Bench(engine_timeout_s=60.0)
         bench.store.before = failing(EngineFull(), 10**6)
         with pytest.raises(RoostError) as refused:
-            await asyncio.wait_for(bench.trail.record(caller(), "login"), 5)
+            await asyncio.wait_for(bench.trail.read(caller(), "define", None), 5)
         assert refused.value.code is Code.UNAVAILABLE
 
     run(work())
@@ -168,8 +169,8 @@ def test_a_commit_that_may_have_been_is_found_out_and_nothing_is_there_twice(whe
     async def work() -> None:
         bench = Bench()
         setattr(bench.store, when, failing(EngineUnavailable("lost"), 2))
-        await asyncio.gather(*(bench.trail.record(caller(), "login", key=str(n)) for n in range(5)))
-        await bench.trail.record(caller(), "logout")
+        await asyncio.gather(*(bench.trail.read(caller(), "define", None, key=str(n)) for n in range(5)))
+        await bench.trail.read(caller(), "define", None)
         assert [r.key for r in await bench.records()] == [*"01234", None]
 
     run(work())
@@ -194,7 +195,7 @@ def test_what_finds_no_room_is_counted_on_record() -> None:
             for n in range(25):
                 bench.trail.note(caller(), "login", key=str(n))
             with pytest.raises(RoostError, match="on record"):
-                await bench.trail.record(caller(), "erase")
+                await bench.trail.read(caller(), "define", None)
             gap, *others = await bench.records()
         assert (gap.action, gap.outcome, gap.count, gap.actor) == ("gap", "failed", 15, "roost")
         assert [record.key for record in others] == [str(n) for n in range(10)]
@@ -218,7 +219,7 @@ def test_a_record_that_the_engine_chokes_on_leaves_a_gap_and_the_others_alone(mo
         for key in ("a", "bad"):
             bench.trail.note(caller(), "login", key=key)
         with capture_logs():
-            await bench.trail.record(caller(), "login", key="b")
+            await bench.trail.read(caller(), "define", None, key="b")
             bench.trail.note(caller(), "login", key="c")
             found = await bench.records()
         assert [(record.key, record.count) for record in found] == [("a", 1), (None, 1), ("b", 1), ("c", 1)]
@@ -344,7 +345,7 @@ def test_times_never_go_back_along_the_chain() -> None:
         bench = Bench()
         for seconds in (5, 0, 10):
             bench.now = START + timedelta(seconds=seconds)
-            await bench.trail.record(caller(), "login")
+            await bench.trail.read(caller(), "define", None)
         assert [(record.at - START).seconds for record in await bench.records()] == [5, 5, 10]
 
     run(work())

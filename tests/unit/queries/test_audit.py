@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from roost.commands import upkeep
 from roost.core import audit as core
-from roost.core.audit import Checkpoint, Cursor, Draft, Entry, Found, Link, Record, Selection, chain
+from roost.core.audit import BEGINNING, NO_KEY, Checkpoint, Cursor, Draft, Entry, Found, Link, Record, Selection, chain
 from roost.engines.audit import MemoryAudit
 from roost.engines.memory import Memory
 from roost.queries import audit
@@ -266,6 +266,40 @@ def test_gaps_that_the_trail_tells_of_are_counted() -> None:
     store = trail()
     run(filled(store, [draft(20, action="gap", count=7)]))
     assert run(audit.verify(store, KEY, pytest.fail)).lost == 7
+
+
+def before_sealing() -> MemoryAudit:
+    """A trail of which records 1 to 4 are of the time before anything was sealed."""
+    store = MemoryAudit()
+    run(filled(store, [draft(n) for n in range(1, 5)], NO_KEY))
+    run(filled(store, [draft(n) for n in range(5, 9)]))
+    return store
+
+
+def test_records_from_before_anything_was_sealed_are_held_by_the_first_one_after() -> None:
+    assert faults(before_sealing()) == []
+    store = before_sealing()
+    changed(2, actor="user:eve")(store)
+    assert faults(store)[0].startswith("Record 2 is not")
+    # Whoever knows how the chain is made makes it anew, which takes no key so far.
+    anew = chain(NO_KEY, BEGINNING, [draft(n, actor="user:eve") for n in range(1, 5)])
+    store._records[:4] = anew
+    assert faults(store)[0].startswith("Record 5 is not")
+
+
+def test_no_record_without_the_key_is_taken_once_there_is_one() -> None:
+    store = before_sealing()
+    run(filled(store, [draft(9)], NO_KEY))
+    assert faults(store)[0].startswith("Record 9 is not")
+    store = MemoryAudit()
+    run(filled(store, [draft(n) for n in range(1, 5)], NO_KEY))
+    assert faults(store) == ["No record was made with the key of this trail."]
+    # Nor to begin with, where older records were pruned.
+    store = trail(6)
+    run(upkeep.prune(store, KEY, later(6)))
+    base = run(store.checkpoint())
+    store._records = chain(NO_KEY, Link(base.n, base.mac, START), [draft(6)])
+    assert faults(store)[0].startswith("Record 6 is not")
 
 
 class TestHeadFile:
