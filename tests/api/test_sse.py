@@ -60,10 +60,12 @@ def test_narrowing_leaves_out_events_but_the_cursor_moves_over_them(pair: Server
         assert events.cursor == "4"
         ada.put("b", "k", 1)
         # The heartbeat that comes after it carries the cursor; the event of `a` is only there to end the wait.
-        threading.Timer(1, ada.put, ("a", "k", 2)).start()
+        ending = threading.Timer(1, ada.put, ("a", "k", 2))
+        ending.start()
         before = events.beats
         assert events.seqs(1) == [6]
         assert events.beats > before
+        ending.join()
     ada.close()
 
 
