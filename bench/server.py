@@ -10,8 +10,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -103,7 +101,7 @@ class Server:
     def token_of(self, user: str) -> str:
         """A token that reaches one user's state."""
         if self._identity is None:
-            self._identity = Identity(SigningKeys.load_or_create(self.data), partial(datetime.now, UTC))
+            self._identity = Identity(SigningKeys.load_or_create(self.data))
         return self._identity.issue("user", user, TOKEN_TTL_S)
 
     def processes(self) -> list[int]:

@@ -168,7 +168,6 @@ class App:
         self._revocations = Revocations(self._bulletin, self._writer, clock)
         self._identity = Identity(
             keys,
-            clock,
             issuers=settings.issuers,
             revoked=self._revocations.revoked,
             session_s=settings.access_ttl_s,

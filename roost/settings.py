@@ -89,7 +89,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keyring: str = "file"
     """Where the keys are that users' keys are sealed with: `file` (keyring.json in the data directory), `file:PATH`,
     `awskms:KEY` (the same file, sealed by AWS KMS), or `none`: nothing is sealed."""
-    key_cache_users: int = 10_000
+    key_cache_users: int = 50_000
     """Users whose keys a worker keeps opened."""
     key_cache_s: float = 300.0
     """How long it keeps them."""

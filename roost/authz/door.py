@@ -19,7 +19,7 @@ from roost.authz.principal import Caller
 from roost.authz.view import Sight, View
 from roost.core.definitions import Privacy
 from roost.core.errors import Code, RoostError
-from roost.core.ids import HIDDEN
+from roost.core.ids import HIDDEN, INBOX
 from roost.feed.definitions import Definitions
 
 DEFAULT_PRIVACY: Privacy = "personal"
@@ -29,6 +29,9 @@ _NOTHING: frozenset[str] = frozenset()
 
 class Trail(Protocol):
     """Puts on record who was let in, and who was not."""
+
+    def wants(self, caller: Caller, collection: str) -> bool:
+        """Whether `read` would put anything on record, were `caller` told what is in this collection."""
 
     async def read(
         self,
@@ -46,6 +49,10 @@ class Trail(Protocol):
 
 class NoTrail:
     """Nothing is put on record."""
+
+    def wants(self, caller: Caller, collection: str) -> bool:  # noqa: ARG002  # it is the same for all
+        """Nothing."""
+        return False
 
     async def read(
         self,
@@ -114,6 +121,10 @@ class Door:
         """Whether `enter` would return. To ask is not put on record."""
         decision = self._decide(caller, action, user, None)
         return decision is not None and decision.allowed
+
+    def records(self, caller: Caller, collection: str) -> bool:
+        """Whether `told` has anything to do, once `caller` is told of this collection's documents."""
+        return collection == INBOX or self._trail.wants(caller, collection)
 
     async def told(
         self,

@@ -167,7 +167,8 @@ class Gate:
         point = await self._reader.document(ref, moment)
         if point.document is not None and (masked or ref.collection == INBOX):
             point = point._replace(document=self._door.view(caller, ref.user).document(point.document))
-        await self._told_one(caller, ref, [point.document] if point.document else [])
+        if self._door.records(caller, ref.collection):
+            await self._told_one(caller, ref, [point.document] if point.document else [])
         return point
 
     async def _told_one(self, caller: Caller, ref: DocumentRef, shown: Iterable[Document | Event]) -> None:

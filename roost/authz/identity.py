@@ -9,9 +9,9 @@ A failure is `UNAUTHENTICATED`, and tells the bearer no more than what to do abo
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from hashlib import blake2b
 from secrets import token_urlsafe
 from typing import Any, Protocol
@@ -72,6 +72,8 @@ _decode_origin = msgspec.json.Decoder(_Origin).decode
 class Identity:
     """Issues tokens and recognises them again, and those of other issuers (by URL), whose keys come by `fetch`.
 
+    `now` tells the time in seconds since 1970: it is asked at each use of a token.
+
     `revoked` tells of a principal whether its session (`Principal.session`) was ended; it is asked at each use. A token
     of a session is good for `session_s` seconds at most, whatever it says: so long is the end of one remembered.
     """
@@ -79,21 +81,21 @@ class Identity:
     def __init__(
         self,
         keys: Keys,
-        clock: Callable[[], datetime],
         *,
+        now: Callable[[], float] = time.time,
         issuers: Mapping[str, Issuer] | None = None,
         fetch: Fetch = fetch,
         revoked: Callable[[Principal], bool] = lambda _: False,
         session_s: float = float("inf"),
     ) -> None:
         self._keys = keys
-        self._clock = clock
+        self._now = now
         self._generation = keys.generation
         self._revoked = revoked
         self._session_s = session_s
         self._known: dict[str, Principal] = {}
         self._providers = {
-            url: Provider(url, issuer, clock=clock, fetch=fetch, withdrawn=self._known.clear)
+            url: Provider(url, issuer, now=now, fetch=fetch, withdrawn=self._known.clear)
             for url, issuer in (issuers or {}).items()
         }
 
@@ -110,7 +112,7 @@ class Identity:
 
         It is revoked by its session, or if it has none, by an id of its own (`Principal.session` is either).
         """
-        now = int(self._clock().timestamp())
+        now = int(self._now())
         claims = _Claims(
             iss=ISSUER,
             sub=check_user(id),
@@ -146,7 +148,7 @@ class Identity:
 
     def check(self, principal: Principal) -> None:
         """Raise `UNAUTHENTICATED` if the principal's token is good no longer."""
-        if self._clock().timestamp() >= principal.expires_at:
+        if self._now() >= principal.expires_at:
             raise RoostError(Code.UNAUTHENTICATED, "The token has expired; ask for a new one.")
         if self._revoked(principal):
             raise RoostError(Code.UNAUTHENTICATED, "The session of this token was ended; log in again.")
@@ -175,7 +177,7 @@ class Identity:
             raise RoostError(Code.UNAUTHENTICATED, _UNKNOWN) from None
         if claims.iss != ISSUER:
             raise RoostError(Code.UNAUTHENTICATED, _UNKNOWN)
-        if max(claims.nbf, claims.iat) > self._clock().timestamp() + SKEW_S:
+        if max(claims.nbf, claims.iat) > self._now() + SKEW_S:
             raise RoostError(Code.UNAUTHENTICATED, "The token is not valid yet; is a clock wrong?")
         session = claims.sid or claims.jti or fingerprint(token)
         expires_at = claims.exp if claims.sid is None else min(claims.exp, claims.iat + self._session_s)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime
 from functools import cache
 from hashlib import blake2b
 from ssl import SSLContext
@@ -78,14 +77,14 @@ class Provider:
         url: str,
         issuer: Issuer,
         *,
-        clock: Callable[[], datetime],
+        now: Callable[[], float],
         fetch: Fetch,
         withdrawn: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
         self._issuer = issuer
-        self._clock = clock
+        self._now = now
         self._fetch = fetch
         self._withdrawn = withdrawn
         self._monotonic = monotonic
@@ -173,7 +172,7 @@ class Provider:
             _refuse(f"A claim of the token is missing or wrong: {error}.")
         self._check_use(token, claims, members)
         expires_at = claims.exp + self._issuer.leeway_s
-        if max(claims.nbf, claims.iat) > self._clock().timestamp() + self._issuer.leeway_s:
+        if max(claims.nbf, claims.iat) > self._now() + self._issuer.leeway_s:
             _refuse("The token is not valid yet; is a clock wrong?")
         kind = self._kind(members)
         scopes = self._scopes(members) if kind == "service" else frozenset[str]()

@@ -64,7 +64,8 @@ class Revocations:
         """Whether this principal's tokens are good no longer. Raises `UNAVAILABLE` while that is not known."""
         self._bulletin.check()
         session = principal.session
-        return session is not None and (session in self._until or _whole(session) in self._until)
+        until = self._until
+        return bool(until) and session is not None and (session in until or _whole(session) in until)
 
     def ended(self, session: str) -> bool:
         """Whether this node knows that the session was ended."""

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -169,7 +168,7 @@ def issue(settings: Settings, kind: Kind, name: str, ttl_s: int) -> str:
 
     try:
         keys = SigningKeys.load_or_create(settings.data)
-        return Identity(keys, partial(datetime.now, UTC)).issue(kind, name, ttl_s)
+        return Identity(keys).issue(kind, name, ttl_s)
     except SigningKeyError as error:
         raise CannotStart(str(error)) from error
 

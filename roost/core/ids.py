@@ -50,6 +50,9 @@ RESERVED_PREFIX = "roost_"
 SESSION_PATTERN = "[0-9a-f]{32}"
 CLIENT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
+PLAIN_KEY_PATTERN = r"[A-Za-z0-9_.:@|~-]{1,%d}" % KEY_BYTES_MAX
+"""Of most keys: those that are written in a path as they are."""
+
 _session = re.compile(SESSION_PATTERN).fullmatch
 _client = re.compile(CLIENT_PATTERN).fullmatch
 _device = re.compile(DEVICE_PATTERN).fullmatch

@@ -47,11 +47,11 @@ class NotSealed(Exception):
 class Seal:
     """Seals and opens the values of one user under one generation of the key."""
 
-    __slots__ = ("_aead", "_bound", "_head", "_secret")
+    __slots__ = ("_bound", "_head", "_key", "_secret")
 
     def __init__(self, user: str, generation: int, secret: bytes) -> None:
         self._secret = secret
-        self._aead = AESGCMSIV(derived(secret, b"roost value"))
+        self._key = derived(secret, b"roost value")
         self._head = _HEAD.pack(FORMAT, generation)
         name = user.encode()
         self._bound = self._head + struct.pack(">H", len(name)) + name
@@ -62,13 +62,13 @@ class Seal:
         `collection` and `key` are as long as 65,535 bytes at most, `seq` is below 2^64.
         """
         nonce = os.urandom(_NONCE_BYTES)
-        return self._head + nonce + self._aead.encrypt(nonce, value, self._place(collection, key, seq, slot))
+        return self._head + nonce + AESGCMSIV(self._key).encrypt(nonce, value, self._place(collection, key, seq, slot))
 
     def open(self, sealed: bytes, collection: str, key: str, seq: int, slot: Slot) -> bytes:
         """The value. Raises `NotSealed`."""
         try:
             nonce, secret = sealed[_HEAD_BYTES:_START], sealed[_START:]
-            return self._aead.decrypt(nonce, secret, self._place(collection, key, seq, slot))
+            return AESGCMSIV(self._key).decrypt(nonce, secret, self._place(collection, key, seq, slot))
         except (InvalidTag, ValueError) as error:
             raise NotSealed from error
 

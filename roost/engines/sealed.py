@@ -344,13 +344,14 @@ class Opener:
 
     def document(self, user: str, document: Document) -> Document:
         """A document. Raises `Corrupt`."""
-        if document.value is None:
+        value, siblings = document.value, document.siblings
+        if value is None:
             return document
-        place = document.collection, document.key, document.version
-        siblings = document.siblings
+        collection, key, version = document.collection, document.key, document.version
         if siblings is not None:
-            siblings = self._open(siblings, user, *place, Slot.SIBLINGS)
-        return Document(*place, self._open(document.value, user, *place, Slot.VALUE), document.updated_at, siblings)
+            siblings = self._open(siblings, user, collection, key, version, Slot.SIBLINGS)
+        value = self._open(value, user, collection, key, version, Slot.VALUE)
+        return Document(collection, key, version, value, document.updated_at, siblings)
 
     def event(self, user: str, event: Event) -> Event:
         """An event. Raises `Corrupt`."""

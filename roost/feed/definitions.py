@@ -17,12 +17,16 @@ log = structlog.get_logger(__name__)
 
 
 class Definitions:
-    """The definitions that this node decides by; until the bulletin was read, nothing may be decided."""
+    """The definitions that this node decides by; until the bulletin was read, nothing may be decided.
+
+    `check` and `until` are the bulletin's.
+    """
 
     def __init__(self, bulletin: Bulletin, settings: Settings) -> None:
         self._settings = settings
-        self._bulletin = bulletin
         self._by_name: dict[str, Definition] = {}
+        self.check = bulletin.check
+        self.until = bulletin.until
         bulletin.subscribe(DEFINITIONS, self._learn)
 
     def policy_of(self, collection: str) -> str:
@@ -45,14 +49,6 @@ class Definitions:
     def defined(self) -> Mapping[str, Definition]:
         """All definitions, by the collection's name."""
         return self._by_name
-
-    def check(self) -> None:
-        """See `Bulletin.check`."""
-        self._bulletin.check()
-
-    async def until(self, seq: int) -> None:
-        """See `Bulletin.until`."""
-        await self._bulletin.until(seq)
 
     def _learn(self, changed: Mapping[str, bytes | None], *, anew: bool) -> None:
         if anew:

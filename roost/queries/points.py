@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from roost.batcher import Batcher
 from roost.core.keys import Corrupt
@@ -26,9 +26,9 @@ class Points:
             timeout_s=settings.engine_timeout_s,
         )
 
-    async def get(self, ref: DocumentRef) -> Point:
+    def get(self, ref: DocumentRef) -> Awaitable[Point]:
         """The document as it is now. Raises `UNAVAILABLE` or `OVERLOADED`."""
-        return await self._batcher.submit(ref)
+        return self._batcher.submit(ref)
 
     async def _run(self, refs: list[DocumentRef], deadline: float) -> Sequence[Point | Corrupt]:
         loop = asyncio.get_running_loop()

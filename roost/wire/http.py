@@ -8,6 +8,7 @@ nothing and a log line that tells all, and it is counted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from secrets import token_hex
@@ -18,6 +19,8 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roost.core.errors import Code, RoostError
+from roost.core.ids import COLLECTION_PATTERN, PLAIN_KEY_PATTERN, USER_PATTERN
+from roost.core.ports import DocumentRef
 from roost.wire import decoding, openapi, problems
 from roost.wire.answer import Answer, Header
 from roost.wire.browsers import page_headers
@@ -32,8 +35,13 @@ _CLIENT_GONE = 499
 # A request's id: 64 random bits for the process, then its number there.
 _PROCESS = token_hex(8)
 _numbers = count()
-_USERS = ["v1", "users"]
-_DOCUMENT_SEGMENTS = DOCUMENT.count("/")
+_plain_document = re.compile(
+    DOCUMENT.format(
+        user=f"(?P<user>{USER_PATTERN})",
+        collection=f"(?P<collection>{COLLECTION_PATTERN})",
+        key=f"(?P<key>{PLAIN_KEY_PATTERN})",
+    )
+).fullmatch
 _WITHOUT_BODY = frozenset({101, 204, 304})
 _UNLIMITED = ("/healthz", "/readyz")
 
@@ -63,13 +71,14 @@ def build(context: Context, pages: Sequence[tuple[str, bytes, bytes]] = ()) -> A
             return
         # Routing works on the path as it was sent, so that `%2F` does not split a segment.
         path = scope["path"] = scope["raw_path"].decode("latin-1")
-        # Nearly every request is for a document, and a split tells that faster than a row of patterns.
-        _, *segments = path.split("/")
-        if len(segments) == _DOCUMENT_SEGMENTS and all(segments) and segments[:2] == _USERS and segments[3] == "docs":
-            scope["path_params"] = {"user": segments[2], "collection": segments[4], "key": segments[5]}
-            await document_endpoint(scope, receive, send)
-        else:
+        # Nearly every request is for a document, and this tells it faster than a row of patterns.
+        document = _plain_document(path)
+        if document is None:
             await router.app(scope, receive, send)
+        else:
+            scope["path_params"] = document.groupdict()
+            scope["document"] = DocumentRef(*document.groups())
+            await document_endpoint(scope, receive, send)
 
     return app
 

@@ -220,7 +220,8 @@ class Request:
     @property
     def ref(self) -> DocumentRef:
         """The path's document. Raises `INVALID_NAME`."""
-        return DocumentRef(self.user, self.collection, check_key(_decode(self.segments["key"])))
+        plain: DocumentRef | None = self.scope.get("document")
+        return plain or DocumentRef(self.user, self.collection, check_key(_decode(self.segments["key"])))
 
     @property
     def policy(self) -> str:

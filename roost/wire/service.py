@@ -27,6 +27,7 @@ async def get_readiness(request: Request) -> Answer:
 async def get_metrics(request: Request) -> Answer:
     """Counts and times. They tell of no user, and still are nothing for users."""
     request.context.gate.enter(request.caller, "metrics")
+    metrics.hand_over()
     # With several workers this reads their files.
     body = await asyncio.to_thread(metrics.exposition)
     return Answer(200, [(b"content-type", metrics.MEDIA_TYPE.encode()), NO_STORE], body)

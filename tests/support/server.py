@@ -21,7 +21,6 @@ from typing import Self
 import httpx
 import psutil
 
-from roost import app
 from roost.authz.identity import Identity
 from roost.authz.principal import Kind
 from roost.crypto.signing import SigningKeys
@@ -218,7 +217,7 @@ class Server:
 
     def issue(self, kind: Kind, name: str, ttl_s: int = TOKEN_TTL_S, scopes: Iterable[str] = ()) -> str:
         """A token of any role, limited to `scopes` if there are any."""
-        return Identity(SigningKeys.load_or_create(self.data), app.clock).issue(kind, name, ttl_s, scopes=scopes)
+        return Identity(SigningKeys.load_or_create(self.data)).issue(kind, name, ttl_s, scopes=scopes)
 
     def _remember(self) -> None:
         """Take down everything that was started, while it still can be found."""

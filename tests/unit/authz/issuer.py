@@ -66,9 +66,12 @@ class World:
         self.web = Web(ONE)
         self.now = NOW
         issuer = issuer or Issuer(audience=AUDIENCE, jwks_uri=KEYS_URL, **more)
-        self.identity = Identity(own, lambda: self.now, issuers={URL: issuer}, fetch=self.web.fetch)
+        self.identity = Identity(own, now=self._now, issuers={URL: issuer}, fetch=self.web.fetch)
         self.elapsed = 0.0
         self.identity._providers[URL]._monotonic = lambda: self.elapsed
+
+    def _now(self) -> float:
+        return self.now.timestamp()
 
     def authenticate(self, token: str) -> Principal:
         return asyncio.run(self.identity.authenticate(token))

@@ -66,7 +66,7 @@ class Node:
         self.reader = Reader(self.engine, self.settings)
         self.revocations = Revocations(self.bulletin, self.writer, self.clock)
         self.keys = SigningKeys.load_or_create(folder)
-        self.identity = Identity(self.keys, self.clock, revoked=self.revocations.revoked)
+        self.identity = Identity(self.keys, now=lambda: self.clock().timestamp(), revoked=self.revocations.revoked)
         self.noted = Noted()
         means = Means(self.reader, self.writer, self.settings, self.clock, self.noted)
         self.logins = Logins(means, self.keys, self.identity, self.revocations, cast("Door", Doorkeeper()))

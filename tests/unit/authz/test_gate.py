@@ -90,6 +90,10 @@ class Closed:
 
 
 async def open_gate() -> Gate:
+    return (await gate_and_bulletin())[0]
+
+
+async def gate_and_bulletin() -> tuple[Gate, Bulletin]:
     engine, settings, hub = Memory(), Settings(), Hub(10)
     await engine.open()
     writer = Writer(engine, settings, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC), committed=hub.publish)
@@ -97,7 +101,7 @@ async def open_gate() -> Gate:
     definitions = Definitions(bulletin, settings)
     await bulletin.read()
     presence = Presence(engine, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC), refresh_s=60, devices_max=10)
-    return Gate(writer, Reader(engine, settings), hub, definitions, presence, door(definitions))
+    return Gate(writer, Reader(engine, settings), hub, definitions, presence, door(definitions)), bulletin
 
 
 def door(definitions: Definitions) -> Door:
@@ -144,10 +148,10 @@ def test_some_things_are_for_admins_alone(name: str, who: Caller) -> None:
 @pytest.mark.parametrize("who", [ADA, ADMIN, SERVICE], ids=lambda who: who.principal.kind)
 def test_what_is_allowed_works(who: Caller) -> None:
     async def go() -> None:
-        gate = await open_gate()
+        gate, bulletin = await gate_and_bulletin()
         for call in OWN.values():
             await call(gate, who, "ada")
-        await defined(gate)
+        await defined(gate, bulletin)
         for call in ANYBODYS.values():
             await call(gate, who, "ada")
         if who.principal.kind != "user":
@@ -157,9 +161,9 @@ def test_what_is_allowed_works(who: Caller) -> None:
     asyncio.run(go())
 
 
-async def defined(gate: Gate) -> None:
+async def defined(gate: Gate, bulletin: Bulletin) -> None:
     """Something is defined, while the definitions are being kept."""
-    keeping = asyncio.ensure_future(gate._definitions._bulletin.keep())
+    keeping = asyncio.ensure_future(bulletin.keep())
     try:
         await ADMINS["define"](gate, ADMIN, "ada")
     finally:
@@ -168,13 +172,13 @@ async def defined(gate: Gate) -> None:
 
 def test_what_is_defined_is_in_force_once_that_is_answered() -> None:
     async def go() -> None:
-        gate = await open_gate()
+        gate, bulletin = await gate_and_bulletin()
         defining = asyncio.ensure_future(_run(ADMINS["define"](gate, ADMIN, "ada")))
         for _ in range(100):
             await asyncio.sleep(0)
         assert await gate.definition(ADMIN, "notes")  # it is written,
         assert not defining.done()  # and that is not enough
-        await gate._definitions._bulletin.read()
+        await bulletin.read()
         await defining
         assert gate._definitions.policy_of("notes") == "cas"
 
@@ -208,8 +212,8 @@ def test_roosts_own_collections_are_written_by_roost_alone() -> None:
 
 def test_nothing_is_changed_before_the_definitions_are_known() -> None:
     async def go() -> None:
-        gate = await open_gate()
-        gate._definitions._bulletin._seq = None
+        gate, bulletin = await gate_and_bulletin()
+        bulletin._seq = None
         with pytest.raises(RoostError) as refusal:
             await OWN["change"](gate, ADA, "ada")
         assert refusal.value.code is Code.UNAVAILABLE

@@ -32,6 +32,9 @@ class Clock:
     def __call__(self) -> datetime:
         return self.now
 
+    def seconds(self) -> float:
+        return self.now.timestamp()
+
     def go(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
@@ -53,7 +56,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def identity(key: SigningKeys, clock: Clock) -> Identity:
-    return Identity(key, clock)
+    return Identity(key, now=clock.seconds)
 
 
 def authenticate(identity: Identity, token: str) -> Principal:
@@ -115,12 +118,12 @@ def test_scopes_are_carried(identity: Identity) -> None:
 @pytest.mark.parametrize("known", [True, False])
 def test_a_session_that_was_ended_is_refused_at_once(key: SigningKeys, clock: Clock, known: bool) -> None:
     ended: set[str | None] = set()
-    identity = Identity(key, clock, revoked=lambda principal: principal.session in ended)
+    identity = Identity(key, now=clock.seconds, revoked=lambda principal: principal.session in ended)
     token = identity.issue("user", "ada", 60, session="s1")
     other = identity.issue("user", "ada", 60, session="s2")
     principal = authenticate(identity, token)
     if not known:
-        identity = Identity(key, clock, revoked=lambda principal: principal.session in ended)
+        identity = Identity(key, now=clock.seconds, revoked=lambda principal: principal.session in ended)
     ended.add("s1")
     assert "ended" in refusal(identity, token)
     with pytest.raises(RoostError, match="ended"):
@@ -130,7 +133,7 @@ def test_a_session_that_was_ended_is_refused_at_once(key: SigningKeys, clock: Cl
 
 def test_a_token_of_a_key_that_was_dropped_is_not_remembered(tmp_path: Path, clock: Clock) -> None:
     keys = SigningKeys.load_or_create(tmp_path)
-    identity = Identity(keys, clock)
+    identity = Identity(keys, now=clock.seconds)
     token = identity.issue("user", "ada", 60)
     authenticate(identity, token)
     now = int(clock.now.timestamp())
@@ -302,7 +305,7 @@ def test_the_right_key_under_another_name_is_refused(
 
 def test_a_token_of_a_session_outlasts_no_end_that_is_remembered(key: SigningKeys, clock: Clock) -> None:
     """Tokens were given for longer when the settings were others."""
-    identity = Identity(key, clock, session_s=600)
+    identity = Identity(key, now=clock.seconds, session_s=600)
     of_session, of_none = (identity.issue("user", "ada", 3_600, session=session) for session in ("s", None))
     clock.go(599)
     authenticate(identity, of_session)
@@ -322,7 +325,7 @@ def test_what_is_remembered_is_bounded(
             opened.append(token)
             return super().open(token)
 
-    identity = Identity(Counting(folder / FILE_NAME), clock)
+    identity = Identity(Counting(folder / FILE_NAME), now=clock.seconds)
     tokens = [identity.issue("user", f"user{number}", 60) for number in range(4)]
     for token in (*tokens, tokens[3], tokens[1]):
         authenticate(identity, token)

@@ -240,7 +240,7 @@ def test_a_session_is_the_issuers_or_the_tokens_own_and_no_other_issuers(
     assert given.authenticate(text).session == given.authenticate(again).session
     elsewhere = Identity(
         own,
-        lambda: NOW,
+        now=NOW.timestamp,
         issuers={"https://b.example": Issuer(audience=AUDIENCE, jwks_uri=KEYS_URL)},
         fetch=given.web.fetch,
     )

@@ -394,6 +394,9 @@ class Noted:
         self.read_: list[tuple[str, str, Any]] = []
         self.denied_: list[tuple[str, str, str | None, str | None]] = []
 
+    def wants(self, caller: Caller, collection: str) -> bool:
+        return True
+
     async def read(
         self, caller: Caller, action: str, user: str | None, collections: Any = None, key: str | None = None
     ) -> None:

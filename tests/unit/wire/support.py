@@ -193,7 +193,7 @@ class Server:
     gate: Gatekeeper = field(default_factory=Gatekeeper)
 
     def __post_init__(self) -> None:
-        self.identity = Identity(signing_key(self.folder), lambda: AT)
+        self.identity = Identity(signing_key(self.folder), now=AT.timestamp)
         logins = cast("Logins", NoLogins())
         context = Context.of(self.gate, self.identity, logins, self.settings, lambda: AT, set())
         self.app: ASGIApp = build(context, self.pages)
