@@ -75,7 +75,17 @@ def _why(error: Exception) -> str:
         return f"The engine's certificate is not one to trust: {error.verify_message.rstrip('.')}."
     if "rejected SSL upgrade" in str(error):
         return "The engine speaks no TLS, which one on another machine should (or say sslmode=disable in its URL)."
-    return f"The engine does not answer ({type(error).__name__})."
+    return f"The engine {'refuses' if _is_told(error) else 'does not answer'} ({type(error).__name__})."
+
+
+def _is_told(error: BaseException | None) -> bool:
+    """Whether the engine itself said so; the driver uses the same types for what it finds out."""
+    return hasattr(error, "severity")
+
+
+def said(error: EngineUnavailable) -> str:
+    """What the engine itself said of why it refuses, as a sentence: for its operator, and nobody else."""
+    return f" It says: {str(error.__cause__).rstrip('.')}." if _is_told(error.__cause__) else ""
 
 
 class Connections:

@@ -23,6 +23,7 @@ from roost.core.ports import EngineUnavailable
 from roost.crypto.keyring import KeyringError
 from roost.crypto.ledger import LedgerError
 from roost.crypto.signing import SigningKeyError, SigningKeys
+from roost.engines.connections import said
 from roost.engines.embedded import Embedded
 from roost.engines.transit import weakness
 from roost.node import directory
@@ -126,7 +127,8 @@ def _named(engine: str | None) -> Iterator[None]:
             raise
         where = urlsplit(engine)
         shown = f"{where.scheme}://{where.netloc.rpartition('@')[2]}{where.path}"
-        raise CannotStart(f"{error.detail} It is {shown}: see that it runs, or name another with --engine.") from error
+        detail = f"{error.detail}{said(error)} It is {shown}: see that it runs, or name another with --engine."
+        raise CannotStart(detail) from error
 
 
 def _unlock(settings: Settings) -> None:
