@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -53,29 +54,30 @@ CLIENT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 PLAIN_KEY_PATTERN = r"[A-Za-z0-9_.:@|~-]{1,%d}" % KEY_BYTES_MAX
 """Of most keys: those that are written in a path as they are."""
 
-_session = re.compile(SESSION_PATTERN).fullmatch
-_client = re.compile(CLIENT_PATTERN).fullmatch
-_device = re.compile(DEVICE_PATTERN).fullmatch
-_user = re.compile(USER_PATTERN).fullmatch
-_collection = re.compile(COLLECTION_PATTERN).fullmatch
-_policy = re.compile(POLICY_PATTERN).fullmatch
 _idempotency_key = re.compile(r"[\x21-\x7e]{1,%d}" % IDEMPOTENCY_KEY_CHARS_MAX).fullmatch
 # C0 and C1 controls, DEL, the slash that separates path segments, and surrogates, which UTF-8 cannot hold.
 _not_in_key = re.compile("[\x00-\x1f\x7f-\x9f/\ud800-\udfff]").search
 
 
-def check_user(user: str) -> str:
-    """Return `user`, or raise `INVALID_NAME`."""
-    if not _user(user):
-        raise RoostError(Code.INVALID_NAME, f"A user is {USER_PATTERN}.")
-    return user
+def _checked(what: str, pattern: str) -> Callable[[str], str]:
+    """Return a function that returns a name of this pattern, and raises `INVALID_NAME` for any other."""
+    matches = re.compile(pattern).fullmatch
+    detail = f"{what} is {pattern}."
+
+    def check(name: str) -> str:
+        if not matches(name):
+            raise RoostError(Code.INVALID_NAME, detail)
+        return name
+
+    return check
 
 
-def check_collection(collection: str) -> str:
-    """Return `collection`, or raise `INVALID_NAME`."""
-    if not _collection(collection):
-        raise RoostError(Code.INVALID_NAME, f"A collection is {COLLECTION_PATTERN}.")
-    return collection
+check_user = _checked("A user", USER_PATTERN)
+check_collection = _checked("A collection", COLLECTION_PATTERN)
+check_session = _checked("A session", SESSION_PATTERN)
+check_client = _checked("A client", CLIENT_PATTERN)
+check_device = _checked("A device", DEVICE_PATTERN)
+check_policy = _checked("The name of policies", POLICY_PATTERN)
 
 
 def check_writable(collection: str, *, deletes: bool) -> str:
@@ -83,34 +85,6 @@ def check_writable(collection: str, *, deletes: bool) -> str:
     if collection.startswith(RESERVED_PREFIX) and not (deletes and collection == INBOX):
         raise RoostError(Code.FORBIDDEN, f"Collections named {RESERVED_PREFIX}… are written by Roost alone.")
     return collection
-
-
-def check_session(session: str) -> str:
-    """Return the id of a session, or raise `INVALID_NAME`."""
-    if not _session(session):
-        raise RoostError(Code.INVALID_NAME, f"A session is {SESSION_PATTERN}.")
-    return session
-
-
-def check_client(client: str) -> str:
-    """Return the id of an application, or raise `INVALID_NAME`."""
-    if not _client(client):
-        raise RoostError(Code.INVALID_NAME, f"A client is {CLIENT_PATTERN}.")
-    return client
-
-
-def check_device(device: str) -> str:
-    """Return `device`, or raise `INVALID_NAME`."""
-    if not _device(device):
-        raise RoostError(Code.INVALID_NAME, f"A device is {DEVICE_PATTERN}.")
-    return device
-
-
-def check_policy(policy: str) -> str:
-    """Return `policy`, or raise `INVALID_NAME`."""
-    if not _policy(policy):
-        raise RoostError(Code.INVALID_NAME, f"Policies have a name: {POLICY_PATTERN}.")
-    return policy
 
 
 def check_key(key: str) -> str:
