@@ -11,8 +11,9 @@ already is not shown a second time, even where the answer comes later than the e
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -24,7 +25,7 @@ from roost.core.errors import Code
 from roost.core.events import Document, DocumentId, Event, microseconds
 from roost.core.fold import document_of
 from roost.core.ids import INBOX, check_collection
-from roost.core.limits import Limits
+from roost.core.limits import NUMBER_MAX, Limits
 from roost.sync.draft import Draft
 from roost.sync.frames import encode, mutation_frame
 
@@ -34,6 +35,8 @@ push again, wait and try again, or forget everything, for the user was erased.""
 
 PUSH_BYTES_MAX = 512 << 10
 """Mutations pushed at once, unless a single one is larger (`roost.sync.draft` bounds that)."""
+TIME_MAX = NUMBER_MAX // 2
+"""A device whose time is later (2112) has a clock that is broken; and no number beyond NUMBER_MAX is ever taken."""
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -50,7 +53,8 @@ class Pending(msgspec.Struct, frozen=True):
 class Saved(msgspec.Struct, frozen=True):
     """What a replica is made of again after a restart, besides its documents and pending mutations.
 
-    `cursor` is None before anything was read. `number` is that of the last mutation that was made.
+    `cursor` is None before anything was read, and when none of it is to be relied on. `number` is that of the last
+    mutation that was made.
     """
 
     device: str
@@ -71,6 +75,13 @@ class Outcome(msgspec.Struct):
     pending: set[int] = msgspec.field(default_factory=set)
     changed: set[DocumentId] = msgspec.field(default_factory=set)
     results: list[Result] = msgspec.field(default_factory=list)
+
+
+class _Shown(NamedTuple):
+    """What a document with pending edits shows, as JSON, and the lowest base of what is shown on top."""
+
+    value: bytes | None
+    base: int
 
 
 class View(msgspec.Struct, frozen=True):
@@ -111,8 +122,8 @@ class Replica:
         self.limits = limits or Limits()
         # The numbers of the pending mutations of each document, in order.
         self._touched: dict[DocumentId, dict[int, None]] = {}
-        # What such a document shows, as JSON: with many edits pending, each costs the same as the first.
-        self._shown: dict[DocumentId, bytes | None] = {}
+        # What such a document shows: with many edits pending, each costs the same as the first.
+        self._shown: dict[DocumentId, _Shown] = {}
         self._index()
 
     # What the application sees
@@ -122,12 +133,7 @@ class Replica:
         document = self.documents.get(name)
         if name not in self._touched:
             return ABSENT if document is None else _decoded(document.value)
-        if name not in self._shown:
-            value = ABSENT if document is None else _decoded(document.value)
-            for _, op in self._pending_ops(name):
-                value = applied(value, op)
-            self._show(name, value)
-        return _decoded(self._shown[name])
+        return _decoded(self._look(name).value)
 
     def view(self, name: DocumentId) -> View | None:
         """A document as the application sees it, or None."""
@@ -161,7 +167,7 @@ class Replica:
         if not draft.ops:
             return outcome
         saved = self.saved
-        number, clock = saved.number + 1, max(now, saved.clock + 1)
+        number, clock = saved.number + 1, max(now if now <= TIME_MAX else 0, saved.clock + 1)
         mutation = Mutation(number, self._base(draft), clock, tuple(draft.ops))
         draft.check_size(mutation)
         self.saved = msgspec.structs.replace(saved, number=number, clock=clock)
@@ -171,7 +177,7 @@ class Replica:
             name = op.collection, op.key
             shown[name] = applied(shown[name], op)
         for name, value in shown.items():
-            self._show(name, value)
+            self._show(name, value, mutation.base)
         outcome.then = "push"
         return outcome
 
@@ -191,7 +197,15 @@ class Replica:
     @property
     def unanswered(self) -> int:
         """How many mutations have no answer yet."""
-        return sum(pending.result is None for pending in self.queue.values())
+        # Answers come in order.
+        answered = itertools.takewhile(lambda pending: pending.result is not None, self.queue.values())
+        return len(self.queue) - sum(1 for _ in answered)
+
+    @property
+    def last_answered(self) -> int:
+        """The number of the last mutation of which an answer is known."""
+        unanswered = (number for number, pending in self.queue.items() if pending.result is None)
+        return next(unanswered, self.saved.number + 1) - 1
 
     # What the server says
 
@@ -199,10 +213,14 @@ class Replica:
         """The log's end, and the last mutation of this device that the server has answered.
 
         An answer to a mutation that was never made means that this replica is an old copy of itself: its numbers
-        are taken, so it needs a new name.
+        are taken, so it needs a new name. An answer that the server no longer has, as when a backup was restored,
+        means that the log is another one now, however far it goes. (Whoever has pushed by other ways since the hello,
+        and was answered, counts those answers too: they may have overtaken the welcome.)
         """
         if number > self.saved.number:
             return Outcome("rename")
+        if number < self.last_answered:
+            return self._mistrust(number + 1)
         return Outcome("refetch" if seq < (self.saved.cursor or 0) else None)
 
     def advance(self, events: Sequence[Event], seq: int, after: int | None = None) -> Outcome:
@@ -251,12 +269,9 @@ class Replica:
             return Outcome("rename")
         if code != Code.MUTATION_GAP or expected is None:
             return Outcome("wait")
-        outcome = Outcome()
-        # What was answered from there on is gone with whatever the server has lost.
-        for number in [number for number in self.queue if number >= expected]:
-            self._put(Pending(self.queue[number].mutation), outcome)
-        outcome.then = "push" if expected in self.queue else "rename"
-        return outcome
+        if expected > self.last_answered:
+            return Outcome("push")  # nothing is lost: the push overtook an earlier one
+        return self._mistrust(expected)
 
     def replace(self, documents: Iterable[Document], seq: int) -> Outcome:
         """A snapshot takes the place of all that was read; what is pending stays.
@@ -271,10 +286,13 @@ class Replica:
         self._shown = {}
         latest = max((microseconds(document.updated_at) for document in fresh.values()), default=0)
         self.saved = msgspec.structs.replace(self.saved, cursor=seq, clock=max(self.saved.clock, latest))
+        end = max([seq, *(document.version for document in fresh.values())])
         for pending in list(self.queue.values()):
-            if pending.mutation.base > seq:
-                # The log that it was based on is no more.
-                mutation = msgspec.structs.replace(pending.mutation, base=seq)
+            # The log that it was based on, or answered in, is no more.
+            mutation = msgspec.structs.replace(pending.mutation, base=min(pending.mutation.base, seq))
+            if pending.result is not None and pending.result.seq > end:
+                self._put(Pending(mutation), outcome)
+            elif mutation != pending.mutation:
                 self._put(msgspec.structs.replace(pending, mutation=mutation), outcome)
         self._forget(outcome)
         return outcome
@@ -306,6 +324,17 @@ class Replica:
         self.saved = Saved(self.saved.device, clock=self.saved.clock)
         return outcome
 
+    def _mistrust(self, expected: int) -> Outcome:
+        """The server has lost answers that it gave, from number `expected` on, and with them the end of its log.
+
+        What the device still has of those mutations is pushed again, after all documents were read anew.
+        """
+        outcome = Outcome("refetch" if expected in self.queue else "rename")
+        for number in [number for number in self.queue if number >= expected]:
+            self._put(Pending(self.queue[number].mutation), outcome)
+        self.saved = msgspec.structs.replace(self.saved, cursor=None)
+        return outcome
+
     def _follows(self, cursor: int, fresh: Sequence[Event], seq: int, after: int | None) -> bool:
         """Whether events are the log from the cursor up to `seq`, as far as that can be seen."""
         seqs = [event.seq for event in fresh]
@@ -329,7 +358,8 @@ class Replica:
             self._shown.pop(name, None)
         if event.device == self.saved.device and event.mutation is not None:
             # In the log: this op, and all that this device did to the document before.
-            for number in [number for number in self._touched.get(name, ()) if number <= event.mutation]:
+            upto = event.mutation
+            for number in list(itertools.takewhile(lambda each: each <= upto, self._touched.get(name, ()))):
                 pending = self.queue[number]
                 seen = {index for index, op in enumerate(pending.mutation.ops) if (op.collection, op.key) == name}
                 if not seen.issubset(pending.seen):
@@ -372,8 +402,8 @@ class Replica:
         Where an earlier mutation is shown on top of a document, that is no more than what that one was made on: what
         was read since may be hidden beneath it.
         """
-        pending = [each for name in draft.values for each, _ in self._pending_ops(name)]
-        return min([self.saved.cursor or 0, draft.cursor, *(each.mutation.base for each in pending)])
+        bases = [self._look(name).base for name in draft.values if name in self._touched]
+        return min([self.saved.cursor or 0, draft.cursor, *bases])
 
     def _index(self) -> None:
         self._touched, self._shown = {}, {}
@@ -381,8 +411,19 @@ class Replica:
             for name in _names(pending.mutation):
                 self._touched.setdefault(name, {})[number] = None
 
-    def _show(self, name: DocumentId, value: Any) -> None:
-        self._shown[name] = None if value is ABSENT else msgspec.json.encode(value)
+    def _look(self, name: DocumentId) -> _Shown:
+        if name not in self._shown:
+            document = self.documents.get(name)
+            value = ABSENT if document is None else _decoded(document.value)
+            base = NUMBER_MAX
+            for pending, op in self._pending_ops(name):
+                value = applied(value, op)
+                base = min(base, pending.mutation.base)
+            self._show(name, value, base)
+        return self._shown[name]
+
+    def _show(self, name: DocumentId, value: Any, base: int) -> None:
+        self._shown[name] = _Shown(None if value is ABSENT else msgspec.json.encode(value), base)
 
     def _pending_ops(self, name: DocumentId) -> Iterator[tuple[Pending, Op]]:
         """The ops on a document whose effect is not in `documents`, in order, each with its mutation."""

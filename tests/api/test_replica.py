@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -367,4 +368,70 @@ def test_what_was_folded_away_is_fetched_as_a_snapshot(tmp_path: Path) -> None:
         assert ada.head()["floor"] > 3
         asyncio.run(back())
         ada.close()
+        server.verify()
+
+
+def test_a_disk_that_is_full_is_no_end(ada: Account, tmp_path: Path) -> None:
+    async def run() -> None:
+        replica = Replica(tmp_path / "phone", ada.server.url, ada.user, ada.token)
+        replica.store._db.execute("PRAGMA query_only = ON")
+        async with replica:
+            await seen(replica, lambda: isinstance(replica.problem, ReplicaUnusable))
+            replica.store._db.execute("PRAGMA query_only = OFF")
+            await synced(replica)
+            assert value(replica, "notes", "a") == 1
+
+    ada.put("notes", "a", 1)
+    asyncio.run(run())
+
+
+def test_a_backup_that_is_restored_and_has_gone_on_since_is_noticed(tmp_path: Path) -> None:
+    """The log is longer than what the devices have read, and still another one."""
+    data, backup = tmp_path / "data", tmp_path / "backup"
+
+    def restore(server: Server) -> None:
+        server.stop()
+        shutil.rmtree(data)
+        subprocess.run(["cp", "-a", backup, data], check=True)
+        server.start()
+
+    def back_up(server: Server) -> None:
+        server.stop()
+        subprocess.run(["cp", "-a", data, backup], check=True)
+        server.start()
+
+    with Server(data) as server:
+
+        def opened(device: str) -> Replica:
+            return Replica(tmp_path / device, server.url, "ada", server.token("ada"), device=device)
+
+        async def run() -> None:
+            async with opened("phone") as phone, opened("laptop") as laptop:
+                phone.put("notes", "a", "before")
+                laptop.put("notes", "b", "before")
+                await synced(phone, laptop)
+            await asyncio.to_thread(back_up, server)
+            async with opened("phone") as phone:
+                phone.put("notes", "a", "lost")
+                phone.put("notes", "c", "lost")
+                await synced(phone)
+            phone = opened("phone")
+            phone.put("notes", "d", "made offline")
+            await phone.close()
+            await asyncio.to_thread(restore, server)
+            async with opened("laptop") as laptop:
+                for number in range(5):
+                    laptop.put("notes", "b", number)
+                    await synced(laptop)
+            async with opened("phone") as phone, opened("laptop") as laptop:
+                await synced(phone, laptop)
+                end = max(phone.seq, laptop.seq)
+                await seen(laptop, lambda: laptop.seq >= end)
+                await seen(phone, lambda: phone.seq >= end)
+                kept = {"a": "before", "b": 4, "d": "made offline"}
+                for replica in (phone, laptop):
+                    assert {view.key: view.value for view in replica.list("notes")} == kept
+                assert phone.device.startswith("phone~")
+
+        asyncio.run(run())
         server.verify()

@@ -81,6 +81,7 @@ class Device:
         self.up = True
         self._connection: Connection | None = None
         self._greeted = False
+        self._answered_before = 0
         self._fetch: Fetch | None = None
         self._pushed_at: int | None = None
         self._soon(self._beat, 100 * MS)
@@ -173,7 +174,7 @@ class Device:
             return
         self._connection, self._greeted, self._pushed_at = connection, False, None
         node.connect(connection)
-        saved = self.replica.saved
+        saved, self._answered_before = self.replica.saved, self.replica.last_answered
         names = None if self.replica.collections is None else tuple(sorted(self.replica.collections))
         self.world.say(f"{self.name} connects to {node.name} after {saved.cursor}")
         connection.send("node", frames.encode(frames.Hello(saved.device, saved.cursor or 0, names)))
@@ -203,7 +204,10 @@ class Device:
         """Something that the server says."""
         replica = self.replica
         if isinstance(frame, frames.Welcome):
-            outcome = replica.welcome(frame.seq, frame.number)
+            number = frame.number
+            if self._answered_before != replica.last_answered:  # by requests, which may have overtaken the welcome
+                number = max(number, replica.last_answered)
+            outcome = replica.welcome(frame.seq, number)
         elif isinstance(frame, frames.Events):
             outcome = replica.advance([frames.event_of(event) for event in frame.events], frame.seq)
             self.world.say(f"{self.name} reads up to {replica.saved.cursor}")

@@ -238,7 +238,8 @@ export class Device implements Peer {
     this.#on = on;
     if (this.#epoch === undefined) return;
     const before = this.#connection;
-    if (on && before === undefined && !this.#closed) {
+    if (on && !this.#closed && !this.#erased && (before === undefined || this.#status.connection === "stopped")) {
+      void before?.close();
       this.#connection = new Connection(this.#options, this, (state, error) => this.#connected(state, error));
     } else if (!on && before !== undefined) {
       this.#connection = undefined;

@@ -135,7 +135,8 @@ export class Http {
 async function refusalOf(response: globalThis.Response): Promise<PushRefused> {
   const problem = (await response.json().catch(() => ({}))) as { code?: string; detail?: string; expected?: number };
   const after = Number(response.headers.get("retry-after") ?? Number.NaN);
-  const code = problem.code ?? (response.status >= 500 ? "unavailable" : "invalid_request");
+  // Roost always names a code: whatever else answers, a proxy or a captive portal, is not there for good.
+  const code = problem.code ?? "unavailable";
   const detail = problem.detail ?? `HTTP ${response.status}`;
   return new PushRefused(code, detail, Number.isFinite(after) ? after : undefined, problem.expected);
 }

@@ -89,7 +89,8 @@ export class PollSession implements Session {
         const { code, expected, retryAfter } = error;
         const next = await this.#peer.take((replica) => replica.refused(code, expected));
         if (next === "wait") {
-          if (!isPassing(code)) throw error;
+          // Whoever may not push may still read.
+          if (code === "unauthenticated") throw error;
           await pause(delay(waits++, Math.random, retryAfter), signal);
           this.#wanted = true;
         }
@@ -106,6 +107,7 @@ export class PollSession implements Session {
     else if (next === "forget") this.end(erased());
     else if (next === "rename") {
       await this.#peer.rename();
+      if (this.#peer.cursor === null) this.end({ next: "refetch" });
       this.#wanted = true;
     }
   }

@@ -107,6 +107,9 @@ export const PUSH_BYTES_MAX = 512 << 10;
 /** A mutation as JSON; it has to fit into a frame and into the body of a push. */
 export const MUTATION_BYTES_MAX = 900 << 10;
 
+/** A device whose time is later (2112) has a clock that is broken; and no number beyond 2^53 is ever taken. */
+export const TIME_MAX = 2 ** 52;
+
 /** The time of an event in microseconds since 1970. */
 export function microseconds(at: string): number {
   const fraction = /\.(\d+)/.exec(at)?.[1] ?? "";

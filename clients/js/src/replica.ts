@@ -13,14 +13,14 @@ import { ERASED } from "./errors.js";
 import type { Json } from "./json.js";
 import { compare, freeze } from "./json.js";
 import type { Event, Mutation, Op, Result, Sibling } from "./protocol.js";
-import { microseconds, PUSH_BYTES_MAX, PUSH_MUTATIONS_MAX } from "./protocol.js";
+import { microseconds, PUSH_BYTES_MAX, PUSH_MUTATIONS_MAX, TIME_MAX } from "./protocol.js";
 import { bytesOf, follows, idOf, NO_SIBLINGS, performed, read } from "./reading.js";
 
 /** What the device knows of itself: its name, its last mutation's number, how far it has read, the highest clock. */
 export interface Meta {
   readonly device: string;
   readonly number: number;
-  /** null before anything was read. */
+  /** null before anything was read, and when none of it is to be relied on. */
   readonly cursor: number | null;
   readonly clock: number;
   /** What it is narrowed to; left out for all collections. */
@@ -119,9 +119,12 @@ export class Replica {
 
   /** How many edits the server has not answered. */
   get unanswered(): number {
-    let count = this.#unsaved.length;
-    for (const entry of this.#queue.values()) if (entry.result === undefined) count += 1;
-    return count;
+    let answered = 0;
+    for (const { result } of this.#queue.values()) {
+      if (result === undefined) break; // answers come in order
+      answered += 1;
+    }
+    return this.#unsaved.length + this.#queue.size - answered;
   }
 
   get unsaved(): readonly Unsaved[] {
@@ -185,7 +188,7 @@ export class Replica {
     const last = Math.max(this.#meta.clock, this.#unsaved.at(-1)?.clock ?? 0);
     const unsaved = {
       base: this.#baseOf(draft.ops),
-      clock: Math.max(now, last + 1),
+      clock: Math.max(now <= TIME_MAX ? now : 0, last + 1),
       ops: Object.freeze([...draft.ops]),
     };
     for (const op of unsaved.ops) {
@@ -223,6 +226,8 @@ export class Replica {
   welcome(seq: number, number: number): Outcome {
     // An answer to what was never done here: this is an old copy of itself, and its numbers are taken.
     if (number > this.#meta.number) return { next: "rename" };
+    // An answer that the server no longer has: a backup was restored, and the log is another one, however far it goes.
+    if (number < this.#answered()) return this.#mistrust(number + 1);
     return { next: seq < (this.#meta.cursor ?? 0) ? "refetch" : undefined };
   }
 
@@ -263,9 +268,7 @@ export class Replica {
       told.push(result);
       entries.set(result.number, { ...entry, result });
     }
-    const left = [...this.#queue.values()].some(
-      (entry) => (entries.get(entry.mutation.number) ?? entry).result === undefined,
-    );
+    const left = this.#answered(entries) < this.#meta.number;
     const forgotten = this.#settled(entries, this.#meta.cursor ?? 0);
     return { change: { entries: [...entries.values()], forgotten }, results: told, next: left ? "push" : undefined };
   }
@@ -277,18 +280,20 @@ export class Replica {
     // A number was given twice: by this replica, and by one that it was before, or that is a copy of it.
     if (code === "idempotency_key_reused") return { next: "rename" };
     if (code !== "mutation_gap" || expected === undefined) return { next: "wait" };
-    // What was answered from there on is gone with whatever the server has lost.
-    const lost = [...this.#queue.values()].filter((entry) => entry.mutation.number >= expected);
-    const change = { entries: lost.map(({ mutation }) => ({ mutation })) };
-    return { change, next: this.#queue.has(expected) ? "push" : "rename" };
+    if (expected > this.#answered()) return { next: "push" }; // nothing is lost: the push overtook an earlier one
+    return this.#mistrust(expected);
   }
 
   /** A snapshot as of `seq` takes the place of all that was read; documents may be newer. `clock`: its highest. */
   snapshot(documents: readonly Stored[], seq: number, clock: number): Outcome {
     const entries = new Map<number, Entry>();
+    const end = documents.reduce((highest, { version }) => Math.max(highest, version), seq);
     for (const [number, entry] of this.#queue) {
-      // The log that it was based on is no more.
-      if (entry.mutation.base > seq) entries.set(number, { ...entry, mutation: { ...entry.mutation, base: seq } });
+      // The log that it was based on, or answered in, is no more.
+      const isLost = entry.result !== undefined && entry.result.seq > end;
+      if (entry.mutation.base <= seq && !isLost) continue;
+      const mutation = { ...entry.mutation, base: Math.min(entry.mutation.base, seq) };
+      entries.set(number, isLost ? { mutation } : { ...entry, mutation });
     }
     const forgotten = this.#settled(entries, seq);
     const meta = { cursor: seq, clock: Math.max(clock, this.#meta.clock) };
@@ -344,11 +349,30 @@ export class Replica {
     return this.#forgotten(touched);
   }
 
+  /** The number of the last mutation of which an answer is known, with those of `entries`. */
+  #answered(entries: ReadonlyMap<number, Entry> = new Map()): number {
+    for (const [number, entry] of this.#queue) {
+      if ((entries.get(number) ?? entry).result === undefined) return number - 1;
+    }
+    return this.#meta.number;
+  }
+
+  /**
+   * The server has lost answers that it gave, from number `expected` on, and with them the end of its log. What the
+   * device still has of those mutations is pushed again, after all documents were read anew.
+   */
+  #mistrust(expected: number): Outcome {
+    const lost = [...this.#queue.values()].filter(({ mutation }) => mutation.number >= expected);
+    const change = { meta: { cursor: null }, entries: lost.map(({ mutation }) => ({ mutation })) };
+    return { change, next: this.#queue.has(expected) ? "refetch" : "rename" };
+  }
+
   #see(id: string, upTo: number, entries: Map<number, Entry>): void {
     // In the log: this op, and all that this device did to the document before.
     for (const number of this.#touched.get(id)?.numbers ?? []) {
+      if (number > upTo) break;
       const entry = entries.get(number) ?? this.#queue.get(number);
-      if (number > upTo || entry === undefined) continue;
+      if (entry === undefined) continue;
       const ops = entry.mutation.ops.flatMap((op, index) => (idOf(op.collection, op.key) === id ? [index] : []));
       const seen = new Set([...(entry.seen ?? []), ...ops]);
       if (seen.size > (entry.seen?.length ?? 0))

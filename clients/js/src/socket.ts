@@ -171,7 +171,9 @@ export class SocketSession implements Session {
 
   #renewBefore(expires: number | null | undefined): void {
     if (expires === null || expires === undefined || this.#renewed === undefined) return;
-    const left = expires * 1000 - Date.now();
+    const told = expires * 1000 - Date.now();
+    // It was just taken: if it has ended by this device's clock, that is off.
+    const left = told > 0 ? told : RENEW_MS;
     const renew = this.#renewed;
     this.#after("renew", Math.max(left - RENEW_MS, left * 0.8, 1_000), () => {
       renew().then(

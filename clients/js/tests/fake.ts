@@ -113,6 +113,14 @@ export class FakeServer {
     return this.documents.get(`${collection}/${key}`)?.value;
   }
 
+  /** Begin again with a backup, of when nothing had been written yet. */
+  restore(): void {
+    this.events = [];
+    this.floor = 0;
+    this.documents.clear();
+    this.devices.clear();
+  }
+
   /** Fold away all events. */
   compact(): void {
     this.floor = this.seq;

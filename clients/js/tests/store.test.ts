@@ -3,8 +3,19 @@
 import "fake-indexeddb/auto";
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -212,5 +223,59 @@ test("IndexedDB: a database that is deleted meanwhile is an error, not silence",
   await assert.rejects(
     append(store, edit(1)),
     (error: RoostError) => error instanceof RoostError && error.code === "storage",
+  );
+});
+
+test("file: what was committed stays so, whether there is room to write it anew or not", async () => {
+  const path = file();
+  const store = fileStore(path, { rewriteBytes: 1 });
+  await store.load(blank("phone"));
+  mkdirSync(`${path}.new`); // what is written anew has no place to go
+  for (let n = 1; n <= 3; n++) assert.equal((await append(store, edit(n)))?.revision, n);
+  await commit(store, { allDocuments: true, allEntries: true, meta: { number: 0, cursor: null } });
+  assert.match(readFileSync(path, "utf8"), /"k1"/);
+  rmdirSync(`${path}.new`);
+  await append(store, edit(4));
+  assert.doesNotMatch(readFileSync(path, "utf8"), /"k1"/, "what was forgotten as a whole goes as soon as it can");
+  await store.close();
+  const again = fileStore(path);
+  assert.deepEqual(numbersOf(await again.load(blank("another"))), [1]);
+  await again.close();
+});
+
+const RIVAL = `
+  import { lock } from ${JSON.stringify(new URL("../src/store/lock.js", import.meta.url).href)};
+  const [paths, start] = [process.argv[1].split(","), Number(process.argv[2])];
+  const won = [];
+  for (const [index, path] of paths.entries()) {
+    while (Date.now() < start + index * 20);
+    await lock(path).then(() => won.push(path), () => undefined);
+  }
+  console.log(won.join("\\n"));
+  process.stdin.on("end", () => process.exit()).resume();
+`;
+
+test("file: of several that find the lock of a process that is gone, one gets it", async () => {
+  const gone = String(spawnSync(process.execPath, ["-e", ""]).pid);
+  const paths = Array.from({ length: 40 }, file);
+  for (const path of paths) writeFileSync(`${path}.lock`, gone);
+  const start = Date.now() + 1_000;
+  const args = ["--input-type=module", "-e", RIVAL, paths.join(","), String(start)];
+  const rivals = [1, 2, 3].map(() => spawn(process.execPath, args, { stdio: ["pipe", "pipe", "inherit"] }));
+  // All of them live until the last has tried: nobody lets go.
+  const won = await Promise.all(
+    rivals.map(async ({ stdout }) =>
+      String(((await once(stdout, "data")) as [Buffer])[0])
+        .trim()
+        .split("\n"),
+    ),
+  );
+  for (const rival of rivals) rival.stdin.end();
+  assert.deepEqual(
+    won
+      .flat()
+      .filter((path) => path !== "")
+      .sort(),
+    [...paths].sort(),
   );
 });

@@ -38,6 +38,15 @@ async function device(name: string, more: Partial<Options> = {}): Promise<Roost>
   return roost;
 }
 
+function values(roost: Roost, collection: string): Record<string, unknown> {
+  return Object.fromEntries(
+    roost
+      .collection(collection)
+      .list()
+      .map(({ key, value }) => [key, value]),
+  );
+}
+
 /** Both ways of being in touch. */
 const ways: [string, Partial<Options>][] = [
   ["a WebSocket", {}],
@@ -147,6 +156,36 @@ for (const [name, way] of ways) {
   });
 }
 
+for (const [name, way] of ways) {
+  test(`over ${name}: a backup that is restored and has gone on since: everything is read again`, async () => {
+    const phone = await device("phone", way);
+    await phone.collection("notes").put("a", "lost");
+    await phone.collection("notes").put("b", "lost");
+    await phone.synced();
+    phone.disconnect();
+    server.restore();
+    for (let n = 0; n < 5; n++) server.write("notes", "b", n);
+    await phone.collection("notes").put("c", "made offline");
+    phone.connect();
+    await phone.synced();
+    const kept = { b: 4, c: "made offline" };
+    await until(() => JSON.stringify(values(phone, "notes")) === JSON.stringify(kept));
+    assert.equal(server.value("notes", "c"), "made offline");
+  });
+
+  test(`over ${name}: who may read and not push goes on reading`, async () => {
+    const phone = await device("phone", way);
+    await phone.synced();
+    server.refusals.push({ code: "forbidden", detail: "Read only.", retry_after: 3600 });
+    await phone.collection("notes").put("a", 1);
+    await until(() => server.refusals.length === 0);
+    server.write("notes", "b", 2);
+    await until(() => phone.collection("notes").get("b") === 2);
+    assert.equal(phone.status.connection, "live");
+    assert.equal(phone.status.pending, 1);
+  });
+}
+
 test("an answer that is lost with the connection: pushed again, done once", async () => {
   const phone = await device("phone");
   await phone.synced();
@@ -202,6 +241,36 @@ test("a token that is not accepted is asked for again; one that is about to end 
   await phone.synced();
   await until(() => server.heard.some((frame) => frame.type === "token" && frame["token"] === "fresh"));
   assert.equal(server.heard.filter((frame) => frame.type === "hello").length <= 2, true);
+});
+
+test("a clock that is ahead: no fresh tokens all the time", async () => {
+  let asked = 0;
+  server.expires = () => 1;
+  const phone = await device("phone", { token: () => (asked++ === 0 ? "good" : "never") });
+  await phone.synced();
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  assert.equal(asked, 1);
+});
+
+test("what answers and is no Roost, as a proxy may, is not there for good", async () => {
+  let pages = 0;
+  const proxied: typeof fetch = async (input, init) =>
+    pages++ < 2 ? new Response("<html>Not here.</html>", { status: 404 - pages }) : fetch(input, init);
+  server.write("notes", "a", 1);
+  const phone = await device("phone", { WebSocket: null, fetch: proxied });
+  await phone.synced();
+  assert.equal(phone.collection("notes").get("a"), 1);
+});
+
+test("stopped, and told to connect again: it does", async () => {
+  const phone = await device("phone");
+  await phone.synced();
+  server.cut(4403);
+  await until(() => phone.status.connection === "stopped");
+  phone.connect();
+  await phone.collection("notes").put("a", 1);
+  await phone.synced();
+  assert.equal(server.value("notes", "a"), 1);
 });
 
 test("no longer this user's: stopped, and said so", async () => {

@@ -7,6 +7,7 @@ sooner than the server asks for. All it knows is in the replica, so it may be cu
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from contextlib import aclosing, suppress
 from typing import Literal, Protocol
@@ -26,7 +27,7 @@ from roost.client.errors import (
 from roost.client.exchange import Credential, Session
 from roost.client.replica.calls import Calls
 from roost.client.replica.lines import HandshakeLost, Line, NoUser, NoWebSocket, PollLine, Refetch, SocketLine
-from roost.client.replica.store import Store
+from roost.client.replica.store import ReplicaUnusable, Store
 from roost.sync.frames import Events, Hello, Pushed, Refused, Renewed, Welcome, event_of
 from roost.sync.replica import Outcome, Replica
 
@@ -41,6 +42,8 @@ POLLING_S = 300.0
 NO_USER_S = 2.0
 RENEW_S = 1.0
 """How often, at most, a fresh token is asked for; more often where tokens are short."""
+UNKNOWN_S = 60.0
+"""For how long a token is taken to be good that has ended by a clock which cannot be right."""
 DOUBTS_MAX = 2
 
 
@@ -121,6 +124,8 @@ class Following:
                 self._doubt(failed)
                 if isinstance(failed, Unauthenticated):
                     self._session.refused(self._token)
+            except sqlite3.Error as error:
+                problem = ReplicaUnusable(f"The replica could not be written: {error}.", code="unavailable")
             self._host.tell("offline", problem)
             await asyncio.sleep(self._pause(problem, self._failures))
             self._failures += 1
@@ -129,7 +134,7 @@ class Following:
     async def _attempt(self) -> None:
         """Be in step, until something ends it; without such a user, see whether there is one now."""
         while True:
-            if self._host.store.stale:
+            if self._host.store.stale or self._host.core.saved.cursor is None:
                 await self._fetch()
             try:
                 await self._follow()
@@ -159,7 +164,9 @@ class Following:
         """Push what is pending, so that the snapshot has it; then read all documents."""
         host = self._host
         if host.core.saved.cursor is not None:
-            await self._push_before()
+            # What the server does not want now is no reason not to read; what it has not seen shows on top.
+            with suppress(Unavailable, Forbidden):
+                await self._push_before()
         seq, collections = await self._head()
         host.store.begin_edition()
         documents = []
@@ -279,7 +286,7 @@ class Following:
                     failures, self._refusal = 0, None
                 except Unreachable:
                     raise
-                except Unavailable as refusal:
+                except (Unavailable, Forbidden) as refusal:
                     self._refusal = refusal
                     host.tell(host.status, refusal)
                     await asyncio.sleep(self._pause(refusal, failures))
@@ -288,14 +295,14 @@ class Following:
 
     async def _renew(self, line: Line, expires_at: int) -> None:
         """Hand in a fresh token before the old one ends, if the application has one."""
-        left = expires_at - time.time()
+        left = _left(expires_at)
         pause = left - min(60.0, left / 5)
         fresh = line.token
         while fresh is None or fresh == line.token:
             await asyncio.sleep(max(pause, min(RENEW_S, left / 10)))
             with suppress(Unavailable):  # the line is open as long as its token is good
                 fresh = await self._carry(self._session.bearer())
-            pause = (expires_at - time.time()) / 4
+            pause = _left(expires_at) / 4
         await line.renew(fresh)
         self._token = fresh
 
@@ -327,6 +334,12 @@ class Following:
         if outcome.then == "refetch" and not host.store.stale:
             raise Refetch
         return outcome.then
+
+
+def _left(expires_at: int) -> float:
+    """How long a token that was just taken is good, in seconds; if it has ended by this device's clock, that is off."""
+    left = expires_at - time.time()
+    return left if left > 0 else UNKNOWN_S
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -23,7 +23,7 @@ import msgspec
 
 from roost.client.asking import checked
 from roost.client.carry import AsyncCarrier
-from roost.client.errors import RoostError, refused_here
+from roost.client.errors import RoostError, Unavailable, refused_here
 from roost.client.exchange import Limits, Session, Token
 from roost.client.models import InboxConflict, Json
 from roost.client.replica.calls import Calls
@@ -161,7 +161,7 @@ class Replica:
         limits: Limits | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self._session = Session(url, token, self._limits)
+        self._session = Session(url, _heeded(token) if callable(token) else token, self._limits)
         self._calls = Calls(self._session, checked(ids.check_user, user))
         self._name = checked(ids.check_device, device or f"python-{secrets.token_hex(NAME_BYTES)}")
         names = None if collections is None else [checked(ids.check_collection, name) for name in collections]
@@ -373,6 +373,20 @@ class Replica:
     def _hear(self, outcome: Outcome) -> None:
         for listening in list(self._listeners):
             listening.hear(outcome)
+
+
+def _heeded(token: Callable[[], str]) -> Callable[[], str]:
+    """An application's function; whatever it raises means that there is no token for now."""
+
+    def bearer() -> str:
+        try:
+            return token()
+        except RoostError:
+            raise
+        except Exception as error:
+            raise Unavailable(f"There is no token: {error!r}.", code="unavailable") from error
+
+    return bearer
 
 
 def _refusing(act: Callable[[], T]) -> T:

@@ -63,7 +63,7 @@ SELECT user, device, cursor, number, clock, edition, collections, stale FROM rep
 UPDATE replica SET device = ?, cursor = ?, number = ?, clock = ?;
 
 -- name: narrow
-UPDATE replica SET collections = ?, stale = 1;
+UPDATE replica SET collections = ?, stale = 1, cursor = CASE WHEN NOT ? THEN cursor END;
 
 -- name: stale
 UPDATE replica SET stale = 1;

@@ -164,8 +164,11 @@ class Store:
         if owner != user:
             raise ReplicaUnusable(f"{path} is a replica of another user.", code="unavailable")
         if narrowing != self._narrowing():
+            held = None if narrowing is None else set(_names.decode(narrowing))
+            # The cursor tells what was seen, and of a collection that was not held nothing was.
+            widened = held is not None and (self._collections is None or not held.issuperset(self._collections))
             with self._transaction():
-                self._run("narrow", self._narrowing())
+                self._run("narrow", self._narrowing(), widened)
             self.stale = True
 
     def _narrowing(self) -> str | None:

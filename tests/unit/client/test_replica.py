@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,9 +16,14 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from roost.client import Forbidden, InvalidJson, InvalidName, PatchFailed, RoostError, Unauthenticated, Unavailable
+from roost.client.exchange import Token
 from roost.client.replica import Replica, ReplicaUnusable
 from roost.client.replica.following import PAUSE_S_MAX, Following
-from roost.core.events import Document
+from roost.core.commands import Op, Result
+from roost.core.edits import Edit
+from roost.core.events import Document, DocumentId
+from roost.sync.replica import Pending, Saved
+from roost.sync.replica import Replica as Core
 
 PATIENCE_S = 20
 NOWHERE = "http://127.0.0.1:9"
@@ -42,7 +47,7 @@ async def hear(connection: ServerConnection) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def talking(path: Path, talk: Talk) -> AsyncIterator[Replica]:
+async def talking(path: Path, talk: Talk, token: Token = "token") -> AsyncIterator[Replica]:
     """A replica that has read an empty log before, and a server that does `talk` with its nth connection."""
     count = 0
 
@@ -54,7 +59,7 @@ async def talking(path: Path, talk: Talk) -> AsyncIterator[Replica]:
 
     async with serve(handle, "127.0.0.1", 0, subprotocols=["roost.v1"]) as server:  # type: ignore[list-item]
         port = server.sockets[0].getsockname()[1]
-        replica = Replica(path, f"http://127.0.0.1:{port}", "ada", "token", device="phone")
+        replica = Replica(path, f"http://127.0.0.1:{port}", "ada", token, device="phone")
         replica.turn(replica.core.replace([], 0))
         async with replica:
             yield replica
@@ -278,3 +283,120 @@ def test_a_snapshot_counts_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert asyncio.run(shown()) == ({"a": 1, "b": 2}, True)
     asyncio.run(fetch(documents(b=5, d=6), to_the_end=True))
     assert asyncio.run(shown()) == ({"b": 5, "d": 6}, False)
+
+
+def test_a_token_that_cannot_be_had_for_now_is_asked_for_again(tmp_path: Path) -> None:
+    asked = 0
+
+    def token() -> str:
+        nonlocal asked
+        asked += 1
+        if asked <= 2:
+            raise OSError("the application's own server is away")
+        return "token"
+
+    async def talk(connection: ServerConnection, number: int) -> None:
+        await hear(connection)
+        await say(connection, welcome(), LIVE)
+
+    async def run() -> None:
+        async with talking(tmp_path / "phone", talk, token) as replica:
+            await until(replica, lambda: replica.problem is not None)
+            assert isinstance(replica.problem, Unavailable)
+            assert "own server is away" in str(replica.problem)
+            await until(replica, lambda: replica.status == "live")
+
+    asyncio.run(run())
+
+
+def test_a_device_whose_clock_is_ahead_does_not_ask_for_tokens_all_the_time(tmp_path: Path) -> None:
+    asked = 0
+
+    def token() -> str:
+        nonlocal asked
+        asked += 1
+        return f"token-{asked}"
+
+    async def talk(connection: ServerConnection, number: int) -> None:
+        await hear(connection)
+        await say(connection, welcome(expires_at=1), LIVE)
+        async for _ in connection:
+            await say(connection, {"type": "renewed", "expires_at": 1})
+
+    async def run() -> None:
+        async with talking(tmp_path / "phone", talk, token) as replica:
+            await until(replica, lambda: replica.status == "live")
+            for _ in range(50):
+                await asyncio.sleep(0.005)
+            assert asked == 1
+
+    asyncio.run(run())
+
+
+def test_who_may_read_and_not_push_goes_on_reading(tmp_path: Path) -> None:
+    async def talk(connection: ServerConnection, number: int) -> None:
+        assert number == 1
+        await hear(connection)
+        await say(connection, welcome(), LIVE)
+        assert (await hear(connection))["type"] == "push"
+        await say(connection, {"type": "refused", "code": "forbidden", "detail": "Read only."})
+        at = "2026-01-31T12:00:00Z"
+        event = {"seq": 1, "kind": "put", "collection": "a", "key": "b", "value": 1, "at": at, "actor": "user:ada"}
+        await say(connection, {"type": "events", "events": [event], "seq": 1, "live": True})
+
+    async def run() -> None:
+        async with talking(tmp_path / "phone", talk) as replica:
+            replica.put("notes", "a", 1)
+            await until(replica, lambda: replica.problem is not None and replica.seq == 1)
+            assert (replica.status, str(replica.problem), replica.pending) == ("live", "forbidden: Read only.", 1)
+
+    asyncio.run(run())
+
+
+def test_of_what_was_not_held_nothing_was_seen(tmp_path: Path) -> None:
+    path = tmp_path / "phone"
+
+    async def base(collections: list[str] | None) -> int:
+        replica = Replica(path, NOWHERE, "ada", collections=collections)
+        number = replica.put("notes", "a", collections)
+        base = next(each.base for each in replica.core.to_push() if each.number == number)
+        await replica.close()
+        return base
+
+    async def fetch(collections: list[str] | None) -> None:
+        replica = Replica(path, NOWHERE, "ada", collections=collections)
+        replica.store.begin_edition()
+        replica.turn(replica.core.replace([], 9))
+        for each in replica.core.to_push():  # what was done before is over
+            replica.settle(replica.core.answered([Result(each.number, "refused", 9)]))
+        await replica.close()
+
+    for held, asked, expected in (
+        (["notes"], ["notes"], 9),
+        (["notes", "carts"], ["notes"], 9),
+        (None, ["notes"], 9),
+        (["carts"], ["notes", "carts"], 0),
+        (["notes"], None, 0),
+    ):
+        asyncio.run(fetch(held))
+        assert asyncio.run(base(asked)) == expected, (held, asked)
+
+
+def test_with_many_edits_pending_each_costs_the_same() -> None:
+    """Counted, not timed: how many pending mutations one more edit looks at."""
+    looked = 0
+
+    class Counting(Core):
+        def _pending_ops(self, name: DocumentId) -> Iterator[tuple[Pending, Op]]:
+            nonlocal looked
+            for each in super()._pending_ops(name):
+                looked += 1
+                yield each
+
+    replica = Counting(Saved("phone"))
+    for number in range(200):
+        draft = replica.draft()
+        draft.edit("counts", "a", [Edit("inc", "/n", 1)])
+        replica.commit(draft, number)
+    assert replica.value(("counts", "a")) == {"n": 200}
+    assert looked == 0

@@ -9,12 +9,13 @@
 
 import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
-import { open, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { open, readFile, rename, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
 import { RoostError } from "../errors.js";
 import type { Saved } from "../replica.js";
 import { blank, Replica } from "../replica.js";
+import { lock, unlock } from "./lock.js";
 import { after } from "./memory.js";
 import type { Commit, Header, Loaded, Store } from "./store.js";
 
@@ -36,8 +37,6 @@ interface Waiting {
 interface Line extends Commit {
   readonly header?: Header;
 }
-
-const inThisProcess = new Set<string>();
 
 class FileStore implements Store {
   readonly #path: string;
@@ -138,7 +137,7 @@ class FileStore implements Store {
       this.#header = header;
       // What is forgotten as a whole is not to stay in the lines before.
       const emptied = commits.some(({ change }) => change.allDocuments && change.allEntries);
-      if (emptied || this.#bytes > this.#rewriteAt) await this.#rewrite();
+      if (emptied || this.#bytes > this.#rewriteAt) await this.#tryRewrite(emptied);
     }
     return made;
   }
@@ -186,6 +185,15 @@ class FileStore implements Store {
     return good;
   }
 
+  /** What was committed stays so, whether there is room to write it anew or not; where not, it is tried again later. */
+  async #tryRewrite(urgent: boolean): Promise<void> {
+    try {
+      await this.#rewrite();
+    } catch {
+      this.#rewriteAt = urgent ? 0 : this.#bytes + this.#rewriteBytes;
+    }
+  }
+
   /** The same state in one line, in a new file. */
   async #rewrite(): Promise<void> {
     const header = this.#header as Header;
@@ -197,13 +205,16 @@ class FileStore implements Store {
     try {
       await file.appendFile(text);
       await file.sync();
-    } finally {
-      await file.close();
+      await rename(fresh, this.#path);
+    } catch (error) {
+      await file.close().catch(() => undefined);
+      await rm(fresh, { force: true }).catch(() => undefined);
+      throw error;
     }
-    await rename(fresh, this.#path);
+    const before = this.#file;
+    this.#file = file;
+    await before?.close().catch(() => undefined);
     await syncFolder(dirname(this.#path));
-    await this.#file?.close();
-    this.#file = await open(this.#path, "a");
     this.#bytes = Buffer.byteLength(text);
     this.#rewriteAt = Math.max(this.#rewriteBytes, 2 * this.#bytes);
   }
@@ -227,42 +238,4 @@ async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, "r").catch(() => undefined); // Windows has none
   await folder?.sync().catch(() => undefined);
   await folder?.close();
-}
-
-async function lock(path: string): Promise<void> {
-  const held = new RoostError("locked", `${path} is in use by another process (${path}.lock).`);
-  if (inThisProcess.has(path)) throw held;
-  inThisProcess.add(path);
-  try {
-    for (;;) {
-      try {
-        await writeFile(`${path}.lock`, String(process.pid), { flag: "wx" });
-        return;
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-      }
-      // Whoever made it is gone, or had the process id that is ours now.
-      const pid = Number(await readFile(`${path}.lock`, "utf8").catch(() => "0"));
-      if (pid !== process.pid && alive(pid)) throw held;
-      await rm(`${path}.lock`, { force: true });
-    }
-  } catch (error) {
-    inThisProcess.delete(path);
-    throw error;
-  }
-}
-
-async function unlock(path: string): Promise<void> {
-  await rm(`${path}.lock`, { force: true });
-  inThisProcess.delete(path);
-}
-
-function alive(pid: number): boolean {
-  if (!Number.isSafeInteger(pid) || pid <= 0) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
 }
