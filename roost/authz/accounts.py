@@ -60,15 +60,31 @@ class Accounts:
         """
         origin = who.origin if isinstance(who, Caller) else who
         if not isinstance(who, Caller):
-            if not self._open:
-                raise RoostError(Code.FORBIDDEN, "Sign-up is not open here: an admin or a service has to do it.")
-            if self._means.settings.named_elsewhere(user):
-                raise RoostError(Code.FORBIDDEN, "Users of such a name log in at the issuer that names them so.")
-            self._by_address.take(subscriber(origin.address))
+            try:
+                await self._admit(user, origin)
+            except RoostError as refusal:
+                self._means.note(origin, "signup", outcome="denied", user=user, detail=refusal.code.value)
+                raise
         op = msgspec.structs.replace(await self._op(password), condition=ABSENT)
         tokens = await self._sessions.start(user, about, origin, lambda _: (op,), begins=True)
         self._means.note(who, "signup", user=user, detail=f"session {tokens.session}")
         return tokens
+
+    async def _admit(self, user: str, origin: Origin) -> None:
+        """Raise what keeps a stranger from signing up under a name."""
+        if not self._open:
+            raise RoostError(Code.FORBIDDEN, "Sign-up is not open here: an admin or a service has to do it.")
+        if self._means.settings.named_elsewhere(user):
+            raise RoostError(Code.FORBIDDEN, "Users of such a name log in at the issuer that names them so.")
+        self._by_address.take(subscriber(origin.address))
+        try:
+            await self._reader.head(user)
+        except RoostError as refusal:
+            if refusal.code is Code.NOT_FOUND:
+                return
+            raise
+        # Though nothing may be written there yet, it was brought into being for somebody else.
+        raise RoostError(Code.USER_EXISTS, "There is such a user already.")
 
     async def log_in(self, user: str, password: str, about: About, origin: Origin) -> Tokens:
         """Begin a session. Raises `UNAUTHENTICATED` for a wrong user or password, and `RATE_LIMITED`."""

@@ -17,9 +17,10 @@ from roost.authz.policy.model import Action
 from roost.authz.policy.policies import Policies
 from roost.authz.principal import Caller
 from roost.authz.view import Sight, View
+from roost.core.commands import Op
 from roost.core.definitions import Privacy
 from roost.core.errors import Code, RoostError
-from roost.core.ids import HIDDEN, INBOX
+from roost.core.ids import HIDDEN, INBOX, check_writable
 from roost.feed.definitions import Definitions
 
 DEFAULT_PRIVACY: Privacy = "personal"
@@ -88,6 +89,21 @@ class Door:
         decision = self._decide(caller, action, user, collection)
         if decision is None or not decision.allowed:
             self._refuse(caller, action, user, collection)
+
+    def change(self, caller: Caller, user: str, op: Op) -> None:
+        """Return if `caller` may carry out `op`, or raise `FORBIDDEN`: nobody writes what Roost alone does."""
+        self.enter(caller, "write", user, op.collection)
+        self.writable(caller, "write", op.collection, user, deletes=op.kind == "delete")
+
+    def writable(
+        self, caller: Caller, action: Action, collection: str, user: str | None = None, *, deletes: bool = False
+    ) -> None:
+        """Return if anybody but Roost itself writes to a collection, or raise `FORBIDDEN`."""
+        try:
+            check_writable(collection, deletes=deletes)
+        except RoostError:
+            self._trail.denied(caller, action, user, collection)
+            raise
 
     def read(self, caller: Caller, user: str, collection: str) -> frozenset[str]:
         """The members of the collection's documents that are masked for `caller`. Raises `FORBIDDEN`."""

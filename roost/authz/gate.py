@@ -25,7 +25,7 @@ from roost.core.audit import AUDIT, Cursor, Excerpt, Selection
 from roost.core.commands import Accepted, AppendLog, Change, CreateUser, Flaw, Idempotency, Mutation, Op, Push, Sees
 from roost.core.errors import Code, RoostError, user_erased
 from roost.core.events import Device, Document, Event, Head
-from roost.core.ids import DEFINITIONS, HIDDEN, INBOX, SYSTEM_USER, check_writable
+from roost.core.ids import DEFINITIONS, HIDDEN, INBOX, SYSTEM_USER
 from roost.core.limits import NUMBER_MAX
 from roost.core.moment import NOW, Moment
 from roost.core.ports import DocumentRef, History, Log, Page, Point, Snapshot
@@ -78,8 +78,7 @@ class Gate:
         sees = None
         for index, op in enumerate(change.ops):
             try:
-                self._door.enter(caller, "write", change.user, op.collection)
-                check_writable(op.collection, deletes=op.kind == "delete")
+                self._door.change(caller, change.user, op)
             except RoostError as refusal:
                 refusal.pointer = f"/ops/{index}" if change.batch else None
                 raise
@@ -156,8 +155,11 @@ class Gate:
         self._door.enter(caller, "import", command.user)
         for index, event in enumerate(command.events):
             if event.collection in HIDDEN:
-                detail = f"The collection {event.collection!r} is written by Roost alone."
-                raise RoostError(Code.FORBIDDEN, detail, pointer=f"/events/{index}")
+                try:
+                    self._door.enter(caller, "write", command.user, event.collection)
+                except RoostError as refusal:
+                    refusal.pointer = f"/events/{index}"
+                    raise
         await self._door.told(caller, "import", command.user)
         return await self._writer.run(command)
 
@@ -350,7 +352,7 @@ class Gate:
     async def define(self, caller: Caller, op: Op, idempotency: Idempotency | None) -> Accepted:
         """Put or delete the definition of a collection (`op.key`); in force here once this returns."""
         self._door.enter(caller, "define")
-        check_writable(op.key, deletes=False)
+        self._door.writable(caller, "define", op.key)
         await self._door.told(caller, "define", None, op.key)
         change = Change(SYSTEM_USER, (op,), caller.actor, idempotency)
         accepted = await self._writer.run(change)

@@ -34,6 +34,7 @@ class Logins:
         """What tokens are signed with."""
         self._door = door
         self._revocations = revocations
+        self._means = means
         self._passwords = Passwords(means.settings.password_hash, means.settings.password_threads)
         self._sessions = Sessions(means, identity, revocations)
         self._accounts = Accounts(means, self._sessions, self._passwords)
@@ -44,6 +45,7 @@ class Logins:
         """See `Accounts.sign_up`; a caller has to be one that may create the user, and is no user."""
         if isinstance(who, Caller):
             if who.principal.kind == "user":
+                self._means.note(who, "signup", outcome="denied", user=user, detail="somebody who is a user already")
                 raise RoostError(Code.FORBIDDEN, "Whoever signs up has no token yet; for others, an admin does it.")
             await self._enter(who, "create", user)
             await self._enter(who, "sessions", user)
@@ -114,6 +116,10 @@ class Logins:
         """See `Revocations.watch`."""
         with self._revocations.watch(principal, ended):
             yield
+
+    def refused(self, caller: Caller, detail: str) -> None:
+        """Put on record that a token was good, and its bearer was turned away all the same."""
+        self._means.note(caller, "login", outcome="denied", detail=detail)
 
     def close(self) -> None:
         """Let go of the threads that hash passwords."""

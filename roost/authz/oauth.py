@@ -153,7 +153,7 @@ class OAuth:
 
     async def token(self, form: Mapping[str, str], basic: tuple[str, str] | None, origin: Origin) -> Granted:
         """The token endpoint. Raises `OAuthRefusal`."""
-        client = await self._client(form, basic)
+        client = await self._client(form, basic, origin)
         match form.get("grant_type"):
             case "refresh_token":
                 return await self._refreshed(form, client, origin)
@@ -167,7 +167,7 @@ class OAuth:
 
     async def revoke(self, form: Mapping[str, str], basic: tuple[str, str] | None, origin: Origin) -> None:
         """End what a token stands for (RFC 7009). One that is none is no error. Raises `OAuthRefusal`."""
-        client = await self._client(form, basic)
+        client = await self._client(form, basic, origin)
         token = form.get("token")
         if not token:
             raise OAuthRefusal("invalid_request", "Say which token.")
@@ -192,7 +192,9 @@ class OAuth:
         user = principal.id if principal.kind == "user" else None
         self._means.note(origin, "logout", user=user, detail=f"{principal.actor}: {principal.session}")
 
-    async def _client(self, form: Mapping[str, str], basic: tuple[str, str] | None) -> Record[Client] | None:
+    async def _client(
+        self, form: Mapping[str, str], basic: tuple[str, str] | None, origin: Origin
+    ) -> Record[Client] | None:
         """The application that asks, if it says so; it has proved to be it, if it can. Raises `OAuthRefusal`."""
         name, secret = basic or (form.get("client_id"), form.get("client_secret"))
         if basic is not None and form.get("client_id", name) != name:
@@ -202,11 +204,15 @@ class OAuth:
         if name is None:
             return None
         found = await self._known(name)
-        if found is None or (found.value.kind != "public" and not clients.proves(found.value, secret or "")):
-            raise OAuthRefusal("invalid_client", "The application is not known, or its secret is wrong.", 401)
-        if found.value.kind == "public" and secret:
-            raise OAuthRefusal("invalid_client", "The application is registered as one without a secret.", 401)
-        return found
+        if found is not None and found.value.kind == "public" and secret:
+            refusal = "The application is registered as one without a secret."
+        elif found is None or (found.value.kind != "public" and not clients.proves(found.value, secret or "")):
+            refusal = "The application is not known, or its secret is wrong."
+        else:
+            return found
+        # A name that is none may be a secret in the wrong place.
+        self._means.note(origin, "login", outcome="denied", key=found.key if found else None, detail=refusal)
+        raise OAuthRefusal("invalid_client", refusal, 401)
 
     async def _refreshed(self, form: Mapping[str, str], client: Record[Client] | None, origin: Origin) -> Granted:
         with _invalid_grant():

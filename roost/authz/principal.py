@@ -23,8 +23,8 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def actor(self) -> str:
-        """The name that events carry."""
-        return self.kind if self.kind == "admin" else f"{self.kind}:{self.id}"
+        """The name that events carry: `admin` alone for whoever has no other name, as by `roost token --admin`."""
+        return self.id if self.id == self.kind == "admin" else f"{self.kind}:{self.id}"
 
 
 class Origin(msgspec.Struct, frozen=True):

@@ -80,14 +80,14 @@ class Records(Generic[T]):
             raise
 
     async def all(self, user: str) -> list[Record[T]]:
-        """All of a user's documents, by key; none for a user who is none."""
+        """All of a user's documents, by key; none for a user who is none. Raises `USER_ERASED`."""
         found: list[Record[T]] = []
         after = None
         while True:
             try:
                 page = await self._reader.page(user, self._collection, "", after, PAGE, NOW)
             except RoostError as refusal:
-                if refusal.code in GONE:
+                if refusal.code is Code.NOT_FOUND:
                     return found
                 raise
             found += [Record(each.key, self._decode(each.value or b"null"), each.version) for each in page.documents]

@@ -169,7 +169,7 @@ class Sessions:
         return sorted(found, key=lambda each: (-each.value.used_at, each.key))
 
     async def rename(self, user: str, session: str, name: str | None, actor: str) -> Record[Session]:
-        """Give a session another name. Raises `NOT_FOUND`."""
+        """Give a session another name. Raises `NOT_FOUND`, `USER_ERASED`."""
         for _ in range(_ATTEMPTS):
             found = await self._records.find(user, session)
             if found is None or found.value.expires_at <= self._now():
@@ -177,6 +177,7 @@ class Sessions:
             renamed = msgspec.structs.replace(found.value, name=name)
             if await self._replace(user, found, renamed, actor):
                 return Record(session, renamed, found.version)
+        await self._means.reader.head(user)
         raise RoostError(Code.NOT_FOUND, "There is no such session.")
 
     async def end(self, user: str, sessions: Sequence[str], actor: str, ops: Iterable[Op] = ()) -> None:

@@ -19,7 +19,7 @@ from roost.core.commands import Mutation, Op, Result, Sees, Written
 from roost.core.decide import Draft, OpenLog, Rules, check_room, edited, is_unseen, size_of
 from roost.core.errors import Code, RoostError
 from roost.core.events import Document, DocumentId, Event, Stamp, microseconds
-from roost.core.ids import INBOX, check_writable
+from roost.core.ids import HIDDEN, INBOX, check_writable
 from roost.core.merge import Conflict, Lost, Standing
 
 _EDIT_BYTES = 32
@@ -193,7 +193,8 @@ class _Mutating:
         most = self._rules.limits.documents_max
         if self._draft.count(INBOX) >= most:
             raise InboxFull(most)
-        stands = self._draft.find((op.collection, op.key))
+        # Of a hidden collection nothing is copied: a password's hash would outlive the password.
+        stands = None if op.collection in HIDDEN else self._draft.find((op.collection, op.key))
         kept: dict[str, Any] = {"version": None, "value": None}
         if stands is not None:
             kept = {"version": stands.version}

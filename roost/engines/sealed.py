@@ -391,7 +391,8 @@ class Opener:
                 seal = self._at_hand(user, generation)
             except KeyError:
                 seal = self._loaded[user, generation]
-            return stored if seal is None else seal.open(stored, collection, key, seq, slot)
+            # Once a key is missing, all is done over: what is looked for then is what else is missing.
+            return stored if seal is None or self.missing else seal.open(stored, collection, key, seq, slot)
         except KeyError:
             ref = user, generation
             if ref not in self._asked:

@@ -29,7 +29,6 @@ from roost.wire.documents import DOCUMENT
 from roost.wire.metrics import UNKNOWN_ROUTE, RouteMetrics
 from roost.wire.operations import Operation
 from roost.wire.request import ClientGone, Context, Request
-from roost.wire.tls import check_certificate
 
 _CLIENT_GONE = 499
 # A request's id: 64 random bits for the process, then its number there.
@@ -131,9 +130,10 @@ class Endpoint:
         try:
             request.operation = operation
             if not operation.public:
-                principal = request.principal = await self._context.identity.authenticate(request.token)
-                check_certificate(self._context.settings.tls_clients, principal, request.certificate)
-                self._context.limiter.principal(principal, now)
+                context = self._context
+                principal = await context.recognise(request.token, request.certificate, request.whence)
+                request.principal = principal
+                context.limiter.principal(principal, now)
             request.query = decoding.query(request.scope["query_string"], operation.query, self._context.limits)
             answer = await operation.handler(request)
         except RoostError as error:

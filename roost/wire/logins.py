@@ -20,7 +20,6 @@ from roost.wire import decoding, shapes
 from roost.wire.answer import JSON, NO_STORE, PRIVATE, Answer, stamp
 from roost.wire.operations import Body, Operation, Reply
 from roost.wire.request import Request
-from roost.wire.tls import check_certificate
 
 _encode = msgspec.json.Encoder().encode
 
@@ -158,8 +157,7 @@ async def end_sessions(request: Request) -> Answer:
 async def _caller(request: Request) -> Caller:
     """Whoever asks with a token for what takes none. Raises `UNAUTHENTICATED`, `FORBIDDEN`."""
     context = request.context
-    request.principal = await context.identity.authenticate(request.token)
-    check_certificate(context.settings.tls_clients, request.principal, request.certificate)
+    request.principal = await context.recognise(request.token, request.certificate, request.whence)
     return request.caller
 
 

@@ -19,7 +19,10 @@ V = TypeVar("V")
 HEADER_CHARS_MAX = 512
 """Of a longer header only the end is looked at."""
 CACHED_MAX = 2_000
-_for = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;"\s]*))', re.IGNORECASE).search
+# An element of RFC 7239, read from its end: what a caller wrote before it may open a quote that never ends, and what a
+# proxy tells of the caller's (`host`) may hold commas and semicolons, in quotes.
+_backwards = re.compile(r'(?:[^",\\]|"(?:"\\|[^"])*"(?!\\))*').match
+_parameter = re.compile(r'[\s;]*([^=;"\s]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"\s]*)\s*(?=;|$)').match
 _with_port = re.compile(r"(\d+\.\d+\.\d+\.\d+):\d+").fullmatch
 _in_brackets = re.compile(r"\[([^\]]*)\](?::\d+)?").fullmatch
 
@@ -78,12 +81,24 @@ def _x_forwarded_for(header: str) -> list[str]:
 
 
 def _forwarded(header: str) -> list[str]:
-    hops = []
-    for element in header.split(","):
-        found = _for(element.strip())
-        node = (found[1] or found[2] or "") if found else ""
-        hops += _x_forwarded_for(node)
-    return hops
+    hops: list[str] = []
+    header, begin = header[::-1], 0
+    while found := _backwards(header, begin):
+        hops.append(_node(found[0][::-1]))
+        if header[found.end() : found.end() + 1] != ",":
+            break
+        begin = found.end() + 1
+    return hops[::-1]
+
+
+def _node(element: str) -> str:
+    """The `for` of an element, without a port; empty where it has none."""
+    place = 0
+    while found := _parameter(element, place):
+        if found[1].lower() == "for":
+            return _x_forwarded_for(found[2].strip('"'))[-1]
+        place = found.end()
+    return ""
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:

@@ -42,6 +42,7 @@ from roost.wire.browsers import Browsers
 from roost.wire.limiter import Limiter
 from roost.wire.patience import Patience
 from roost.wire.proxies import Proxies
+from roost.wire.tls import check_certificate
 
 if TYPE_CHECKING:
     from roost.wire.operations import Operation
@@ -90,6 +91,16 @@ class Context(msgspec.Struct, frozen=True):
     """The numbers of files in which no request is to be looked for: WebSockets, and connections of the TLS front."""
     sockets: set[asyncio.Task[None]] = set()
     """The conversations over WebSockets."""
+
+    async def recognise(self, token: str, certificate: frozenset[str], origin: Callable[[], Origin]) -> Principal:
+        """Who a token stands for. Raises `UNAUTHENTICATED`, `UNAVAILABLE`; `FORBIDDEN` without the certificate."""
+        principal = await self.identity.authenticate(token)
+        try:
+            check_certificate(self.settings.tls_clients, principal, certificate)
+        except RoostError:
+            self.logins.refused(Caller(principal, origin()), "a token came without the certificate of its service")
+            raise
+        return principal
 
     @classmethod
     def of(
@@ -176,13 +187,20 @@ class Request:
         """Where the request comes from, and for what purpose. Raises `INVALID_REQUEST`."""
         return Origin(self.address, self.purpose, self.id)
 
+    def whence(self) -> Origin:
+        """Where it comes from, as far as nothing in it can be wrong."""
+        return Origin(self.address, request_id=self.id)
+
     @property
     def address(self) -> str:
         """The caller's network address, as far as trusted proxies tell it; empty where there is none."""
         if self._address is None:
             client, proxies = self.scope.get("client"), self.context.proxies
-            told = self.header(proxies.header) if proxies.trusted else None
-            self._address = proxies.address(client[0], told) if client else ""
+            told = None
+            if proxies.trusted:
+                # Not by `header`, which may refuse the request: it counts before that.
+                told = b", ".join(value for name, value in self.scope["headers"] if name == proxies.header)
+            self._address = proxies.address(client[0], told.decode("latin-1") if told else None) if client else ""
         return self._address
 
     @property

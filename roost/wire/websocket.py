@@ -28,7 +28,6 @@ from roost.wire.answer import Answer, encode_event
 from roost.wire.channel import Channel, Closed
 from roost.wire.operations import Operation, Reply
 from roost.wire.request import Context, Request
-from roost.wire.tls import check_certificate
 
 HELLO_BYTES_MAX = 32 << 10
 """A message of somebody who has not said yet who that is."""
@@ -215,8 +214,7 @@ class Conversation:
         return frame
 
     async def _authenticate(self, token: str) -> Caller:
-        principal = await self._context.identity.authenticate(token)
-        check_certificate(self._context.settings.tls_clients, principal, self._certificate)
+        principal = await self._context.recognise(token, self._certificate, lambda: self._origin)
         self._caller = Caller(principal, self._origin)
         # It is told at once when the token's session is ended, and not first at the next beat.
         self._attending.close()
@@ -289,11 +287,16 @@ class Conversation:
 
     async def _renew(self, token: str) -> None:
         before = self._caller
-        fresh = (await self._authenticate(token)).principal
+        caller = await self._authenticate(token)
+        fresh = caller.principal
+        wrong = None
         if before is None or (fresh.kind, fresh.id) != (before.principal.kind, before.principal.id):
-            raise RoostError(Code.FORBIDDEN, "The fresh token is another principal's.")
-        if fresh.scopes != before.principal.scopes:
-            raise RoostError(Code.FORBIDDEN, "The fresh token has other scopes: connect again with it.")
+            wrong = "The fresh token is another principal's."
+        elif fresh.scopes != before.principal.scopes:
+            wrong = "The fresh token has other scopes: connect again with it."
+        if wrong is not None:
+            self._context.logins.refused(caller, wrong)
+            raise RoostError(Code.FORBIDDEN, wrong)
         self._beat()
         await self._send(frames.Renewed(_expires_at(fresh)))
 

@@ -77,6 +77,14 @@ def test_an_address_is_answered_so_often_whatever_it_asks(edge: Server, path: st
     assert get(edge, next(addresses), "/nothing").status_code == 404, "others are not held up by it"
 
 
+def test_what_is_refused_for_its_headers_counts_too(edge: Server) -> None:
+    headers = [("x-forwarded-for", next(addresses)), ("authorization", "a"), ("authorization", "b")]
+    with httpx.Client(base_url=edge.url, timeout=30, headers=headers) as client:
+        statuses = [client.get("/v1/users/ada").status_code for _ in range(200)]
+    assert set(statuses[:40]) == {400}
+    assert statuses.count(429) > 50
+
+
 def test_a_principal_is_answered_so_often_from_wherever(edge: Server, ada: Account) -> None:
     with edge.client(ada.token) as client:
         mine = [client.get(ada.at(), headers={"x-forwarded-for": next(addresses)}).status_code for _ in range(200)]

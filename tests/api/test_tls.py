@@ -206,6 +206,15 @@ def test_a_service_shows_a_certificate_that_names_it(
         answer = client.get(DOCUMENT)
         assert answer.status_code == status
         assert status == 200 or answer.json()["code"] == "forbidden"
+    if status == 403:
+        request = answer.headers["roost-request-id"]
+        until(lambda: request in {record["request_id"] for record in turned_away(secure)}, what="it is on record")
+
+
+def turned_away(server: TlsServer) -> list[dict[str, Any]]:
+    with server.client() as admin:
+        query = {"actor": "service:billing", "action": "login", "outcome": "denied"}
+        return admin.get("/v1/audit", params=query).raise_for_status().json()["records"]  # type: ignore[no-any-return]
 
 
 def test_others_need_none(secure: TlsServer) -> None:

@@ -220,9 +220,11 @@ def test_a_fresh_token_is_of_the_same_principal(bob: Account, whose: str, code: 
 
 
 def test_a_fresh_token_is_of_the_same_admin(bob: Account) -> None:
-    """Events do not tell admins apart, policies may."""
     one, other = (bob.server.issue("admin", name) for name in ("one", "other"))
     assert ends(bob, text(json.dumps({"type": "token", "token": other})), token=one, after=0) == 4403
+    with bob.server.client() as admin:
+        query = {"actor": "admin:other", "action": "login", "outcome": "denied"}
+        until(lambda: bool(admin.get("/v1/audit", params=query).json()["records"]), what="it is on record")
 
 
 # Signs of life

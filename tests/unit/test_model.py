@@ -50,7 +50,7 @@ from roost.settings import Settings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = Settings(policies={"payments": "cas"}, limits=Limits(documents_max=3, collections_max=2))
-ADMIN = Caller(Principal("admin", "root"))
+ADMIN = Caller(Principal("admin", "admin"))
 USERS = st.sampled_from(["ada", "bob"])
 COLLECTIONS = st.sampled_from(["notes", "carts", "payments"])
 KEYS = st.sampled_from(["a", "b", "é", "ü"])

@@ -21,10 +21,14 @@ from roost.core.ids import check_user
 TEXT_CHARS_MAX = 64 << 10
 POLICIES_MAX = 200
 """Policies in one text."""
+DEPTH_MAX = 50
+"""Brackets within brackets. Cedar reads them by recursion, and a stack that overflows there ends the process."""
 PRINCIPALS = frozenset(("User", "Service", "Support", "Analyst", "Admin"))
 
 # A comment, a text, or the end of a policy: nowhere else does Cedar have a semicolon.
 _tokens = re.compile(r'//[^\n]*|"(?:[^"\\\n]|\\.)*"|;').finditer
+# As Cedar's own lexer tells texts and comments from the rest.
+_brackets = re.compile(r'//[^\n\r]*|"(?:\\.|[^"\\])*"|[(\[{]|[)\]}]').finditer
 _blank = re.compile(r"(?:\s+|//[^\n]*)*").match
 _id = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}").fullmatch
 _POSITIONAL = "`policy0`"
@@ -142,8 +146,15 @@ def _begins(text: str, start: int) -> int:
 
 def _policy(name: str, number: int, line: int, piece: str) -> Policy:
     """Raises `ValueError` for what Cedar cannot read."""
+    if _depth(piece) > DEPTH_MAX:
+        raise ValueError(f"it has brackets more than {DEPTH_MAX} deep")
     PolicySet.from_str(piece)  # says best what is wrong
-    parsed = msgspec.json.decode(policies_to_json_str(piece))
+    try:
+        text = policies_to_json_str(piece)
+        PolicySet.from_json_str(text)
+        parsed = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        raise ValueError("it holds too much within one expression: make several policies of it") from None
     if parsed["templates"]:
         raise ValueError("it is a template: say whom and what it is about")
     if len(parsed["staticPolicies"]) != 1:
@@ -153,6 +164,15 @@ def _policy(name: str, number: int, line: int, piece: str) -> Policy:
     if own is not None and not _id(own):
         raise ValueError("an @id is letters, digits, `_`, `.` and `-`")
     return Policy(f"{name}/{own or number}", line, json, piece.strip())
+
+
+def _depth(piece: str) -> int:
+    """How deep brackets stand within brackets."""
+    depth = deepest = 0
+    for token in _brackets(piece):
+        depth = max(depth + (token[0] in "([{") - (token[0] in ")]}"), 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _mistakes(policy: Policy) -> Iterator[str]:

@@ -115,6 +115,11 @@ def test_sign_up_is_for_new_users_only(on: Callable[..., None]) -> None:
         await node.writer.run(Change("grace", (Op("put", "notes", "a", b"1"),), "admin"))
         assert await refused(node.logins.sign_up(HERE, "grace", PASSWORD, About())) is Code.USER_EXISTS
         assert await refused(node.log_in(user="grace")) is Code.UNAUTHENTICATED
+        # Nor is a user whom somebody has brought into being, even if nothing is written there yet.
+        await node.writer.run(CreateUser("alan", "admin"))
+        assert await refused(node.logins.sign_up(HERE, "alan", PASSWORD, About())) is Code.USER_EXISTS
+        await node.logins.sign_up(ADMIN, "alan", PASSWORD, About())
+        assert node.noted.count(("signup", "denied", "user_exists")) == 3
 
     on(test)
 

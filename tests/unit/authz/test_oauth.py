@@ -261,7 +261,10 @@ def test_who_does_not_prove_to_be_a_service_is_refused(
     async def test(node: Node, secret: str) -> None:
         given = {name: text.replace("SECRET", secret) for name, text in fields.items()}
         proof = basic and (basic[0], basic[1].replace("SECRET", secret))
+        noted = len(node.noted)
         assert await wrong(node.logins.oauth.token({"grant_type": "client_credentials"} | given, proof, HERE)) == told
+        failed = told[0] == "invalid_client" and bool(fields or basic)
+        assert [note[:2] for note in node.noted[noted:]] == [("login", "denied")] * failed
 
     on(test)
 

@@ -163,7 +163,10 @@ def test_id_tokens_are_taken_where_the_settings_say_so(world: Callable[..., Worl
 )
 def test_roles_make_a_bearer_what_the_settings_say(world: Callable[..., World], roles: Any, kind: str) -> None:
     kinds: Any = {"staff": "support", "root": "admin"}
-    assert world(kinds=kinds).authenticate(token(roles=roles)).kind == kind
+    found = world(kinds=kinds).authenticate(token(roles=roles))
+    assert found.kind == kind
+    # On record each is told from the others: admins too.
+    assert found.actor == f"{kind}:{found.id}"
     nested = world(kinds=kinds, roles=("realm_access", "roles"))
     assert nested.authenticate(token(realm_access={"roles": roles}, roles=["root"])).kind == kind
     strict = world(kinds=kinds, kind=None)

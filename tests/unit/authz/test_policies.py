@@ -467,3 +467,25 @@ def test_a_policy_that_takes_the_circumstances_as_a_whole_sees_all_of_them() -> 
     assert not allowed(policies, one, "read", "ada", "notes")
     assert allowed(policies, other, "read", "ada", "notes")
     assert not allowed(policies, one, "read", "ada", "notes")
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "(" * 5_000 + "true" + ")" * 5_000,
+        "!(" * 5_000 + "true" + ")" * 5_000,
+        "[" * 5_000 + "1" + "]" * 5_000 + " == [1]",
+        '"\n" == ")" // )\r && ' + "(" * 5_000 + "true" + ")" * 5_000,
+        " && ".join(["true"] * 5_000),
+        "if true then true else " * 2_000 + "true",
+        "context" + ".purpose" * 2_000 + ' == "x"',
+    ],
+)
+def test_what_is_too_deep_is_refused_before_it_ends_the_process(inner: str) -> None:
+    with pytest.raises(PolicyFaults):
+        check.read("deep", f"permit(principal, action, resource) when {{ {inner} }};")
+
+
+def test_brackets_in_texts_and_comments_are_none() -> None:
+    condition = f'"{"(" * 99}" != "x" // {"[" * 99}\n && {"(" * 40}true{")" * 40}'
+    assert len(check.read("flat", f"permit(principal, action, resource) when {{ {condition} }};")) == 1

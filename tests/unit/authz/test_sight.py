@@ -23,6 +23,7 @@ from roost.core.edits import Edit
 from roost.core.errors import Code, RoostError
 from roost.core.events import Event
 from roost.core.ids import CREDENTIALS, DEFINITIONS, INBOX, SESSIONS, SYSTEM_USER
+from roost.core.moment import Moment
 from roost.core.ports import DocumentRef
 from roost.engines.memory import Memory
 from roost.feed.bulletin import Bulletin
@@ -209,6 +210,23 @@ def test_a_hidden_document_is_out_of_reach_whether_it_exists_or_not(collection: 
         with pytest.raises(RoostError) as refusal:
             await gate.append_log(ADMIN, AppendLog("ada", (event,), "admin"))
         assert refusal.value.code is Code.FORBIDDEN
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("collection", [CREDENTIALS, SESSIONS])
+def test_a_push_that_is_refused_copies_nothing_hidden(collection: str) -> None:
+    """The inbox would keep it for longer than it is good for."""
+
+    async def go() -> None:
+        made = await node()
+        push = Push("ada", "watch", (Mutation(1, 0, 1, (Op("put", collection, "k", b"1"),)),), "user:ada")
+        (result,) = (await made.gate.push(ADA, push)).results
+        assert result.status == "refused"
+        stored = await made.reader.page("ada", INBOX, "", None, 100, Moment())
+        refused = [each.value or b"" for each in stored.documents if collection.encode() in (each.value or b"")]
+        assert len(refused) == 1
+        assert HASH.encode() not in refused[0]
 
     asyncio.run(go())
 
@@ -419,5 +437,26 @@ def test_what_was_shown_and_what_was_refused_is_put_on_record() -> None:
         with pytest.raises(RoostError):
             await made.gate.snapshot(CURIOUS, "ada")
         assert trail.denied_ == [("analyst:bo", "read", "ada", "notes"), ("support:ann", "see", "ada", None)]
+
+    asyncio.run(go())
+
+
+def test_to_try_to_write_what_roost_alone_does_is_put_on_record() -> None:
+    async def go() -> None:
+        made = await node()
+        trail = made.door._trail = Noted()
+        with pytest.raises(RoostError):
+            await made.gate.change(ADA, Change("ada", (Op("put", INBOX, "k", b"1"),), "user:ada"))
+        with pytest.raises(RoostError):
+            await made.gate.define(ADMIN, Op("put", DEFINITIONS, INBOX, b'{"conflict":"lww"}'), None)
+        credential = Event(1, "put", CREDENTIALS, "password", b"{}", NOW, "user:ada")
+        with pytest.raises(RoostError) as caught:
+            await made.gate.append_log(ADMIN, AppendLog("ada", (credential,), "admin"))
+        assert caught.value.pointer == "/events/0"
+        assert trail.denied_ == [
+            ("user:ada", "write", "ada", INBOX),
+            ("admin", "define", None, INBOX),
+            ("admin", "write", "ada", CREDENTIALS),
+        ]
 
     asyncio.run(go())

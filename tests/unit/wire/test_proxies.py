@@ -60,3 +60,17 @@ def test_what_is_remembered_is_bounded() -> None:
         assert proxies.address(f"11.0.{number >> 8}.{number & 255}", told) != told.rsplit(maxsplit=1)[-1]
     assert len(proxies._known) == len(proxies._peers) == CACHED_MAX
     assert max(len(told) for _, told in proxies._known) <= 512
+
+
+HOST = st.text(st.characters(codec="latin-1"), max_size=100)
+LIES = st.one_of(HOST, st.sampled_from(['for="', 'for=198.51.100.7;x="', '"\\', 'a="b\\"']))
+CLAIMS = st.sampled_from(["x,for=198.51.100.7", "a;for=198.51.100.7", 'a", for=198.51.100.7;x="', "\\"])
+FORM = st.sampled_from(["for={}", 'by=10.0.0.1;host={host};for="{}:80"', "for={};host={host};proto=https"])
+
+
+@given(LIES, st.one_of(HOST, CLAIMS), FORM)
+def test_what_a_proxy_quotes_of_the_callers_is_not_believed(lies: str, host: str, form: str) -> None:
+    """A caller chooses its `Host`, and what stands in the header before a proxy appends to it."""
+    quoted = '"' + host.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    told = form.format("203.0.113.9", host=quoted)
+    assert Proxies(OURS, forwarded=True).address("10.0.0.1", f"{lies}, {told}") == "203.0.113.9"
