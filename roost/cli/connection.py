@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from roost.cli.profile import Profile, load, path, resolve, save
+from roost.cli.profile import Profile, load, path, purpose, resolve, save
 from roost.cli.refusals import JOB, PERSON
 from roost.client import Client, Limits, Login, LoginFile, RoostError, SyncClient, Tokens
 from roost.client.exchange import Token
@@ -58,10 +58,10 @@ def credential(found: Profile, profile: str) -> Token:
 def connect(url: str | None, token: str | None, profile: str) -> SyncClient:
     """A client for a command of a person."""
     found = resolve(url, token, profile)
-    return SyncClient(found.url, credential(found, profile), limits=PERSON)
+    return SyncClient(found.url, credential(found, profile), purpose=purpose(), limits=PERSON)
 
 
 def connect_async(url: str | None, token: str | None, profile: str, limits: Limits = JOB) -> Client:
     """A client for a job."""
     found = resolve(url, token, profile)
-    return Client(found.url, credential(found, profile), limits=limits)
+    return Client(found.url, credential(found, profile), purpose=purpose(), limits=limits)

@@ -17,6 +17,7 @@ from roost.cli.output import fail
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_PROFILE = "default"
+PURPOSE = "ROOST_PURPOSE"
 
 Url = Annotated[
     str | None,
@@ -30,6 +31,11 @@ ProfileName = Annotated[
     str,
     typer.Option("--profile", envvar="ROOST_PROFILE", help="A profile saved by `roost login`."),
 ]
+
+
+def purpose() -> str | None:
+    """What a command is for: `roost --purpose`, which stands in the variable for the time of the command."""
+    return os.environ.get(PURPOSE) or None
 
 
 class Profile(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated, NoReturn
@@ -10,6 +11,7 @@ import typer
 from typer._click.exceptions import UsageError
 
 from roost.cli import audit, demo, documents, erasure, keys, load, login, policy, serve, sessions, tokens, transfer
+from roost.cli.profile import PURPOSE
 from roost.core.errors import RoostError
 from roost.node.directory import CannotStart
 from roost.node.signals import Stopped
@@ -37,8 +39,18 @@ def _options(
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    purpose: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            envvar=PURPOSE,
+            help="What the command is for: support staff have to say.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if purpose is not None:
+        os.environ[PURPOSE] = purpose  # where every command looks for it
 
 
 def run() -> None:
@@ -49,7 +61,8 @@ def run() -> None:
         if not error.format_message():  # no command at all: its help was printed
             sys.exit(2)
         command = error.ctx.command_path if error.ctx else "roost"
-        _fail(f"{error.format_message().rstrip('.')}: see `{command} --help`.", 2)
+        said = error.format_message().replace("Value error, ", "")  # which the library puts before its own sentences
+        _fail(f"{said.rstrip('.')}: see `{command} --help`.", 2)
     except CannotStart as error:
         _fail(str(error), 1)
     except RoostError as error:

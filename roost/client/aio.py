@@ -45,7 +45,8 @@ class Client:
     """A Roost server: `async with Client(url, token) as c: await c.user("ada").docs("preferences").put("ui", {})`.
 
     `token` is a string, a function that returns one (it is asked for each call, so a fresh one can be given), or a
-    `Login`. A client without any may `log_in`, and is logged in from then on.
+    `Login`. A client without any may `log_in`, and is logged in from then on. `purpose` is what its calls are for, as
+    support staff have to say; it goes on record.
     Calls are tried again within `limits` while that can help; writes are never applied twice. Reads see what this
     client wrote. Every call may raise `RoostError`; the tree is in `roost.client.errors`. With `http`, that
     httpx client carries the requests, with its own certificates and proxies, and is yours to close.
@@ -56,11 +57,12 @@ class Client:
         url: str,
         token: Token = None,
         *,
+        purpose: str | None = None,
         limits: Limits | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         limits = limits or Limits()
-        self._session = Session(url, token, limits)
+        self._session = Session(url, token, limits, purpose=purpose)
         self._carry = AsyncCarrier(url, limits, http)
 
     def user(self, user: str, *, at_least: int = 0) -> User:

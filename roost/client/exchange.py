@@ -126,7 +126,7 @@ Token: TypeAlias = str | Callable[[], str] | Credential | None
 
 
 class Session:
-    """What a client knows between calls: where, who, its limits, and how far each user's log was written.
+    """What a client knows between calls: where, who, what for, its limits, and how far each user's log was written.
 
     `token` is a string, a function that returns one and is asked for each attempt, or a `Login`.
     """
@@ -137,6 +137,7 @@ class Session:
         token: Token,
         limits: Limits,
         *,
+        purpose: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -144,6 +145,7 @@ class Session:
             raise refused_here("invalid_request", f"A Roost's URL starts with http:// or https://, not {url!r}.")
         self.url = url.rstrip("/")
         self.limits = limits
+        self.purpose = purpose
         self.clock = clock
         self.chance = chance
         self.token = token
@@ -186,7 +188,7 @@ def exchange(session: Session, ask: Ask) -> Call[Answer]:
         if isinstance(outcome, Answer) and outcome.status < 400:  # noqa: PLR2004  # as the docstring says
             _remember(session, ask, outcome)
             return outcome
-        error = _error(outcome)
+        error = _error(outcome, session.url)
         error.idempotency_key = ask.headers.get("idempotency-key")
         if isinstance(error, Unauthenticated) and not renewed:
             # A token may have expired on the way, or been revoked; a fresh one is worth one attempt.
@@ -215,6 +217,8 @@ def _request(session: Session, ask: Ask, token: str | None, deadline: float) -> 
     headers = {"accept": "application/json, application/problem+json", **ask.headers}
     if token:
         headers["authorization"] = f"Bearer {token}"
+    if session.purpose is not None:
+        headers["roost-purpose"] = session.purpose
     if ask.user is not None and ask.reads and (seq := session.at_least(ask.user)):
         headers["roost-at-least"] = str(seq)
     # Never zero: a request that is not given a moment cannot fail in a way that says why.
@@ -233,7 +237,7 @@ def _remember(session: Session, ask: Ask, answer: Answer) -> None:
         session.wrote(ask.user, int(seq))
 
 
-def _error(outcome: Answer | Lost | RoostError | None) -> RoostError:
+def _error(outcome: Answer | Lost | RoostError | None, url: str) -> RoostError:
     if isinstance(outcome, Answer):
         return error_of(
             outcome.status,
@@ -242,7 +246,7 @@ def _error(outcome: Answer | Lost | RoostError | None) -> RoostError:
             retry_after_s=_retry_after_s(outcome.headers),
         )
     reason = outcome.reason if isinstance(outcome, Lost) else "nothing was sent back"
-    return Unreachable(f"No answer from the server: {reason.rstrip('.')}.", code="unavailable")
+    return Unreachable(f"No answer from {url}: {reason.rstrip('.')}.", code="unavailable")
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
