@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
@@ -20,6 +21,9 @@ from roost.core.limits import Limits
 
 _origin = re.compile(r"https?://[a-z0-9.-]+(?::\d{1,5})?|https?://\[[0-9a-f:]+\](?::\d{1,5})?").fullmatch
 
+_PREFIX = "ROOST_"
+_CLIENTS_OWN = ("url", "token", "profile", "purpose")
+"""What the command line's clients read."""
 SPARE_CONNECTIONS = 1_024
 """Connections that a worker takes beside its long polls and streams."""
 
@@ -169,11 +173,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Settings from `ROOST_*` variables; overrides that are None do not count. Raises `msgspec.ValidationError`."""
         given: dict[str, object] = {}
         for field in msgspec.structs.fields(cls):
-            text = env.get(f"ROOST_{field.name.upper()}")
+            text = env.get(_PREFIX + field.name.upper())
             if text is not None:
                 given[field.name] = _decode(text, listed=field.type == tuple[str, ...])
         given.update({name: value for name, value in overrides.items() if value is not None})
         return msgspec.convert(given, cls, strict=False, dec_hook=lambda kind, value: kind(value))
+
+    @classmethod
+    def misspelt(cls, env: Mapping[str, str]) -> dict[str, str]:
+        """Variables that are no setting, and the one that each seems to have been meant for.
+
+        Others whose names begin so are not Roost's: orchestrators make them from the names of services.
+        """
+        known = {*cls.__struct_fields__, *_CLIENTS_OWN}
+        given = {name: name.removeprefix(_PREFIX).lower() for name in env if name.startswith(_PREFIX)}
+        near = {name: get_close_matches(short, known, 1, 0.8) for name, short in given.items() if short not in known}
+        return {name: _PREFIX + found[0].upper() for name, found in near.items() if found}
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for what no worker could start with."""
@@ -194,7 +209,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         env = {}
         for name, value in msgspec.to_builtins(self, enc_hook=str).items():
             if value is not None:
-                env[f"ROOST_{name.upper()}"] = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+                env[_PREFIX + name.upper()] = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         return env
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roost.cli.output import PANEL, examples, fail, show, show_line
+from roost.cli.output import PANEL, examples, fail, say, show, show_line
 from roost.cli.profile import DEFAULT_PROFILE, ProfileName, Token, Url
 from roost.cli.serve import seconds
 from roost.core import jsonvalue
@@ -61,6 +61,8 @@ def get(
         snapshot = found.snapshot(at_seq=at_seq, at=moment)
         if collection is not None:
             documents = snapshot.docs.get(collection, {})
+            if not documents:  # as after a typo, which no refusal tells of
+                say(f"There is nothing in {collection} of {user}; `roost get {user}` shows what there is.")
             show(documents if full else {key: document.value for key, document in documents.items()})
         elif full:
             show(snapshot)

@@ -38,7 +38,7 @@ def erase(
     from roost.cli.refusals import refusals
 
     if not yes:
-        typer.confirm(f"Erase {user}, for good?", abort=True, err=True)
+        _confirm(f"Erase {user}, for good?")
     with refusals(), connect(url, token, profile) as client:
         show(client.user(user).erase())
 
@@ -92,8 +92,10 @@ def replay(
     `roost serve` does so by itself with its own ledger, before it serves.
     """
     from roost import app as composition
+    from roost.node import logs
     from roost.node.serve import engine_at
 
+    logs.configure("warning")
     if ledger is not None and not ledger.is_file():
         fail(f"{ledger} is no file.", "Name the ledger that was kept beside the keyring: shredded.jsonl.")
     with engine_at(settings_of(data=data, engine=engine)) as settings:
@@ -109,8 +111,10 @@ def shred(data: Data = None, engine: Engine = None) -> None:
     The key-encryption key is replaced for that, and the old one destroyed: no backup from before can be read any more.
     """
     from roost import app as composition
+    from roost.node import logs
     from roost.node.serve import engine_at
 
+    logs.configure("warning")
     with engine_at(settings_of(data=data, engine=engine)) as settings:
         done = asyncio.run(composition.shred(settings, whoever()))
     if done is None:
@@ -131,6 +135,17 @@ def register(app: typer.Typer) -> None:
     ]
     for command, epilog in keys:
         commands.command(epilog=epilog)(command)
+
+
+def _confirm(question: str) -> None:
+    """Go on only where somebody says yes. Raises `typer.Abort` for a no, and for Ctrl-C."""
+    try:
+        typer.confirm(question, abort=True, err=True)
+    except typer.Abort as ended:
+        if isinstance(ended.__context__, EOFError):  # nobody is there to answer
+            say("")
+            fail("Nothing was erased.", "Say --yes where nobody can be asked.")
+        raise
 
 
 @contextlib.contextmanager

@@ -98,7 +98,8 @@ def rotate_signing(
 
     settings = settings_of(data=data, engine=engine)
     if not directory.exists(settings.data):
-        raise CannotStart(f"{settings.data} is no data directory of Roost's: see --data, or `roost serve` first.")
+        where = settings.data.absolute()
+        raise CannotStart(f"{where} is no data directory of Roost's: name one with --data, or `roost serve` first.")
     keep_s = TTL_S_MAX if keep is None else 0 if keep == "0s" else seconds(keep)
 
     async def rotated() -> str:

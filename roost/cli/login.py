@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from contextlib import suppress
@@ -13,6 +14,7 @@ from roost.cli.output import examples, fail, say
 from roost.cli.profile import DEFAULT_PROFILE, Profile, ProfileName, Token, Url, load, path, save
 
 PANEL = "Servers and tokens"
+_BEFORE = "ROOST_TOKEN goes before it, as long as that is set."
 
 
 def login(
@@ -40,7 +42,9 @@ def login(
     from roost.cli.refusals import PERSON, refusals
     from roost.client import Forbidden, SyncClient
 
-    token = token or _secret("Token")
+    of_environment = os.environ.get("ROOST_TOKEN")
+    if not token or (token == of_environment and not sys.stdin.isatty()):  # what is piped in is meant
+        token = _secret("Token") or token
     if not token:
         fail("A token is needed.", "`roost token --user ada` or `roost token --admin` makes one, beside the server.")
     # An admin may list users, a user may not; either answer shows that the token is good.
@@ -49,6 +53,8 @@ def login(
     with refusals(), profiles_held():
         save({**load(), profile: Profile(server, token)})
     say(f"Saved profile {profile!r} for {server} in {path()}.")
+    if of_environment and of_environment != token:
+        say(_BEFORE)
 
 
 def logout(profile: ProfileName = DEFAULT_PROFILE) -> None:
@@ -113,7 +119,7 @@ def _log_in(user: str, server: str, token: str | None, profile: str, *, sign_up:
                 client.revoke(before.refresh_token)
     say(f"Logged in as {user} at {server}: profile {profile!r} in {path()}.")
     if token is not None and not sign_up:
-        say("ROOST_TOKEN goes before it, as long as that is set.")
+        say(_BEFORE)
 
 
 def _secret(what: str, *, confirm: bool = False) -> str:

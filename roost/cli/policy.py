@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _NOT_LET_IN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
-File = Annotated[Path, typer.Argument(help="A file of Cedar policies.", dir_okay=False)]
-Name = Annotated[str, typer.Argument(help="The name of the text.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A file of Cedar policies.", dir_okay=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the text.")]
 Given = Annotated[
     list[Path] | None,
     typer.Option("--policy", metavar="FILE", help="Policies to try beside those that ship; may be repeated."),
@@ -47,7 +47,9 @@ def check(file: File) -> None:
     "test", epilog=examples("roost policy test cases.toml", "roost policy test cases.toml --policy a.cedar")
 )
 def try_out(
-    file: Annotated[Path, typer.Argument(help="A file of cases (TOML): see the guide on policies.", dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file of cases (TOML): see the guide on policies.", dir_okay=False)
+    ],
     policy: Given = None,
 ) -> None:
     """Try cases out: who does what to whom, and what should be decided. The status is 1 if one is decided otherwise."""
@@ -83,9 +85,16 @@ def try_out(
     )
 )
 def why(
-    principal: Annotated[str, typer.Argument(help="Who: user:ada, service:billing, support:ann, analyst:bo, admin.")],
-    action: Annotated[str, typer.Argument(help="What: read, write, see, erase, export, define, audit, …")],
-    resource: Annotated[str, typer.Argument(help="Whose: ada/notes or ada; nothing for what is no user's.")] = "roost",
+    principal: Annotated[
+        str,
+        typer.Argument(metavar="PRINCIPAL", help="Who: user:ada, service:billing, support:ann, analyst:bo, admin."),
+    ],
+    action: Annotated[
+        str, typer.Argument(metavar="ACTION", help="What: read, write, see, erase, export, define, audit, …")
+    ],
+    resource: Annotated[
+        str, typer.Argument(metavar="RESOURCE", help="Whose: ada/notes or ada; nothing for what is no user's.")
+    ] = "roost",
     *,
     purpose: Annotated[str | None, typer.Option(help="What they say that it is for.", show_default=False)] = None,
     address: Annotated[str, typer.Option(help="Where they ask from.", show_default=False)] = "",
@@ -151,7 +160,10 @@ def put(name: Name, file: File, url: Url = None, token: Token = None, profile: P
 def remove(name: Name, url: Url = None, token: Token = None, profile: ProfileName = DEFAULT_PROFILE) -> None:
     """Take policies out of force on a server. For admins."""
     with _connected(url, token, profile) as http:
-        _answered(http.delete(f"/v1/policies/{name}"))
+        response = http.delete(f"/v1/policies/{name}")
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            fail(f"There are no policies {name!r}.", "`roost policy list` shows what there is.")
+        _answered(response)
     say(f"The policies {name!r} are out of force.")
 
 

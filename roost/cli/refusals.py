@@ -30,10 +30,10 @@ _NEXT_STEPS: list[tuple[type[RoostError], str]] = [
     (SessionEnded, "`roost login USER` begins another."),
     (
         Unauthenticated,
-        "Give a token with --token, ROOST_TOKEN or `roost login`; `roost token --user NAME` or `--admin` makes one.",
+        "Give one by --token, ROOST_TOKEN or `roost login`; `roost token`, with the server's --data, makes one.",
     ),
-    (Forbidden, "Use a token of that user, or of an admin (`roost token --admin`)."),
-    (Unreachable, "Is the server running (`roost serve`), and is --url right?"),
+    (Forbidden, "Use a token that may: of the user whose state it is, or of an admin (`roost token --admin`)."),
+    (Unreachable, "Is the server running (`roost serve`), and is --url (or ROOST_URL, or the profile) right?"),
     (NotFound, "`roost users` lists users; `roost get USER` shows what one has."),
     (PreconditionRequired, "Say which version you replace: --if-version N, or 0 for a new document."),
     (CursorAhead, "`roost users USER` shows how far the log goes."),

@@ -150,7 +150,8 @@ def settings_of(**options: object) -> Settings:
     try:
         return Settings.from_env(os.environ, **options)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise CannotStart(f"A setting is wrong: {error}: look at the options and the ROOST_* variables.") from error
+        told = re.sub(r"`\$\.(\w+)", lambda place: f"`ROOST_{place[1].upper()}", str(error))
+        raise CannotStart(f"A setting is wrong: {told}: look at the options and the ROOST_* variables.") from error
 
 
 def seconds(text: str) -> int:
@@ -191,11 +192,15 @@ def _print_welcome(node: Node) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    show = partial(Console(highlight=False, soft_wrap=True, emoji=False).print, sep="")
-    user_token = issue(node.settings, "user", "ada", node.settings.token_ttl_s)
-    document = f"{node.url}/v1/users/ada/docs/preferences/ui"
-    bearer = f'-H "Authorization: Bearer {user_token}"'
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
+    show = partial(console.print, sep="")
     data = shlex.quote(str(node.settings.data))
+    # What is printed to a file is kept, and read by others: a token is none of theirs.
+    token = f"$({_program()} token --user ada --data {data})"
+    if console.is_terminal:
+        token = issue(node.settings, "user", "ada", node.settings.token_ttl_s)
+    document = f"{node.url}/v1/users/ada/docs/preferences/ui"
+    bearer = f'-H "Authorization: Bearer {token}"'
     show("Roost serves at ", Text(node.url, "bold green"))
     show("  data directory  ", Text(str(node.settings.data), "bold"), " (new)" if node.fresh else "")
     show("  API             ", Text(f"{node.url}/docs"))

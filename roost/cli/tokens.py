@@ -60,7 +60,8 @@ def token(
     from roost.node import directory
 
     if not directory.exists(settings.data):
-        raise CannotStart(f"{settings.data} is no data directory of Roost's: see --data, or `roost serve` first.")
+        where = settings.data.absolute()
+        raise CannotStart(f"{where} is no data directory of Roost's: name one with --data, or `roost serve` first.")
     ((kind, name),) = asked
     typer.echo(issue(settings, kind, name, settings.token_ttl_s if ttl is None else seconds(ttl)))
 

@@ -235,7 +235,7 @@ def _file_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}.", "Is the path right, and may it be written?")
+        fail(f"{error.filename}: {error.strerror}.", "Is the path right, and may it be read and written?")
 
 
 @contextlib.contextmanager

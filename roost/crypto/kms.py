@@ -27,7 +27,7 @@ class AwsKeyring(FileKeyring):
             from botocore.config import Config  # noqa: PLC0415
             from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
         except ImportError as error:
-            raise KeyringError("A keyring in AWS KMS needs the AWS SDK: install roost[aws].") from error
+            raise KeyringError("A keyring in AWS KMS needs the AWS SDK: install boto3.") from error
         self._errors = BotoCoreError, ClientError
         retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
         config = Config(connect_timeout=TIMEOUT_S, read_timeout=TIMEOUT_S, retries=retries)

@@ -57,6 +57,8 @@ def serve(settings: Settings, up: Callable[[Node], None]) -> None:
     """
     if settings.engine == MEMORY and settings.workers > 1:
         raise CannotStart("The engine memory: is one process's own: use --workers 1.")
+    for variable, meant in Settings.misspelt(os.environ).items():
+        log.warning("a variable that is no setting", variable=variable, meant=meant)
     _check_tls(settings)
     settings = _with_policies(settings)
     with ExitStack() as stack:

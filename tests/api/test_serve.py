@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import pwd
+import re
 import shlex
 import signal
 import socket
@@ -74,13 +76,35 @@ def test_it_prints_what_one_needs_to_begin(server: Server) -> None:
     assert server.url in said
     assert str(server.data) in said
     assert "\x1b" not in said
-    put, get = (line for line in said.splitlines() if line.startswith("curl "))
+    assert "eyJ" not in said  # as tokens begin: what is printed to a file is not for secrets
+    lines = [line for line in said.splitlines() if line.startswith("curl ")]
+    (command,) = {found[1] for line in lines if (found := re.search(r"\$\(.*?roost (.*?)\)", line))}
+    token = roost(*shlex.split(command)).stdout.strip()
+    put, get = (re.sub(r"\$\(.*?\)", token, line) for line in lines)
     assert curl(put).status_code == 201
     assert curl(get).json() == {"theme": "dark"}
     (admin,) = (line for line in said.splitlines() if "roost token --admin" in line)
     token = roost(*shlex.split(admin.split("roost ")[1])).stdout.strip()
     with server.client(token) as client:
         assert client.get("/v1/users").status_code == 200
+
+
+def test_a_person_at_a_terminal_has_a_line_with_a_token_to_paste(tmp_path: Path) -> None:
+    end, terminal = pty.openpty()
+    arguments = ["serve", "--data", str(tmp_path / "data"), "--engine", "memory:", "--port", "0"]
+    environment = {**os.environ, "TERM": "dumb", "COLUMNS": "2000"}
+    with subprocess.Popen([sys.executable, "-m", "roost", *arguments], stdout=terminal, env=environment) as process:
+        os.close(terminal)
+        said = ""
+        try:
+            while said.count("curl ") < 2 or not said.endswith("\n"):
+                said += os.read(end, 65_536).decode()
+            put, get = (line for line in said.splitlines() if line.startswith("curl "))
+            assert curl(put).status_code == 201
+            assert curl(get).json() == {"theme": "dark"}
+        finally:
+            process.terminate()
+            os.close(end)
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, "Ctrl-C"])

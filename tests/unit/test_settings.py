@@ -42,6 +42,17 @@ def test_a_wrong_setting_is_refused_and_named() -> None:
         Settings.from_env({"ROOST_PORT": "eighty"})
 
 
+def test_a_variable_that_is_misspelt_is_told_apart_from_one_that_is_not_roosts() -> None:
+    settings = dict.fromkeys(Settings(tls_cert=Path("a"), tls_key=Path("b")).to_env(), "")
+    others = dict.fromkeys(["ROOST_URL", "ROOST_TOKEN", "ROOST_SERVICE_HOST", "ROOST_PORT_8080_TCP", "KEYRNG"], "")
+    assert not Settings.misspelt(settings | others)
+    wrong = {"ROOST_KEYRNG": "none", "ROOST_TLS_CLIENT": "services", "ROOST_CORS_ORIGIN": ""}
+    meant = {"ROOST_KEYRNG": "ROOST_KEYRING", "ROOST_CORS_ORIGIN": "ROOST_CORS_ORIGINS"}
+    found = Settings.misspelt(settings | wrong)
+    assert {name: found[name] for name in meant} == meant
+    assert found.keys() == wrong.keys()
+
+
 def test_a_collection_has_its_own_policy_or_the_default() -> None:
     settings = Settings(policies={"payments": "cas"})
     assert settings.policy_of("payments") == "cas"
