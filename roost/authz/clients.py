@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 from hashlib import sha256
-from secrets import token_urlsafe
+from secrets import token_hex, token_urlsafe
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -44,6 +44,8 @@ class Client(msgspec.Struct, frozen=True, omit_defaults=True):
     scopes: tuple[str, ...] = ()
     secret: str | None = None
     """The hash of its secret, in hexadecimal."""
+    registration: str = ""
+    """What tells it from another that had the same id before."""
 
 
 class Registered(NamedTuple):
@@ -86,7 +88,8 @@ class Clients:
         elif stored is None or new_secret:
             secret = token_urlsafe(32)
             stored = _hash(secret)
-        client = msgspec.structs.replace(client, secret=stored)
+        registration = found.value.registration if found else token_hex(8)
+        client = msgspec.structs.replace(client, secret=stored, registration=registration)
         await self._write(caller, found, records.put(CLIENTS, name, client))
         self._means.note(caller, "client", key=name, detail="registered" if found is None else "changed")
         return Registered(name, client, found is None, secret)

@@ -25,7 +25,7 @@ from roost.authz.identity import Identity
 from roost.authz.principal import Origin, Principal
 from roost.authz.records import Means, Record, Records
 from roost.authz.revocations import Revocations
-from roost.authz.sessions import About, Sessions, Tokens
+from roost.authz.sessions import About, App, Sessions, Tokens
 from roost.core.commands import ABSENT, Op, Versions
 from roost.core.errors import Code, RoostError
 from roost.core.ids import GRANTS, check_client, check_user
@@ -171,7 +171,7 @@ class OAuth:
         token = form.get("token")
         if not token:
             raise OAuthRefusal("invalid_request", "Say which token.")
-        if await self._sessions.end_by(token, client.key if client else None, origin):
+        if await self._sessions.end_by(token, _app(client), origin):
             return
         try:
             principal = await self._identity.authenticate(token)
@@ -216,7 +216,7 @@ class OAuth:
 
     async def _refreshed(self, form: Mapping[str, str], client: Record[Client] | None, origin: Origin) -> Granted:
         with _invalid_grant():
-            tokens = await self._sessions.refresh(form.get("refresh_token", ""), client.key if client else None, origin)
+            tokens = await self._sessions.refresh(form.get("refresh_token", ""), _app(client), origin)
         return granted(tokens)
 
     async def _exchanged(self, form: Mapping[str, str], client: Record[Client] | None, origin: Origin) -> Granted:
@@ -250,7 +250,7 @@ class OAuth:
 
         try:
             with _invalid_grant():
-                tokens = await self._sessions.start(user, About(client=client.key), origin, used)
+                tokens = await self._sessions.start(user, About(client=_app(client)), origin, used)
                 await self._accounts.confirm(proof, tokens.session)
         except RoostError as refusal:
             if refusal.code is Code.VERSION_CONFLICT:
@@ -316,6 +316,10 @@ def _invalid_grant() -> Iterator[None]:
         if refusal.code is Code.UNAUTHENTICATED:
             raise OAuthRefusal("invalid_grant", refusal.detail) from None
         raise
+
+
+def _app(client: Record[Client] | None) -> App | None:
+    return None if client is None else App(client.key, client.value.registration)
 
 
 def _no_grant() -> OAuthRefusal:

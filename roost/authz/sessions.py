@@ -50,6 +50,8 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     device: str | None = None
     client: str | None = None
     """The application that it was begun for, where that was one of several (OAuth 2.0)."""
+    registration: str = ""
+    """Of that application: see `App`."""
     address: str = ""
     before: str | None = None
     """The hash of the secret that was used up last, and with what and when it made the present one."""
@@ -57,12 +59,19 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     rotated_at: float = 0.0
 
 
+class App(NamedTuple):
+    """An application by one registration: its id may be another's, once it was removed."""
+
+    id: str
+    registration: str
+
+
 class About(NamedTuple):
     """What is remembered of a session for whoever looks at a list of them."""
 
     name: str | None = None
     device: str | None = None
-    client: str | None = None
+    client: App | None = None
 
 
 class Tokens(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -121,7 +130,8 @@ class Sessions:
             secret=_hash(token.secret),
             name=about.name,
             device=about.device,
-            client=about.client,
+            client=about.client.id if about.client else None,
+            registration=about.client.registration if about.client else "",
             address=origin.address,
         )
         op = msgspec.structs.replace(records.put(SESSIONS, token.session, session), condition=ABSENT)
@@ -131,7 +141,7 @@ class Sessions:
         await records.write(self._means.writer, user, (*more, op), f"user:{user}", begins=begins)
         return self._tokens(token)
 
-    async def refresh(self, token: str, client: str | None, origin: Origin) -> Tokens:
+    async def refresh(self, token: str, client: App | None, origin: Origin) -> Tokens:
         """Use a refresh token up for the next. Raises `UNAUTHENTICATED` for one that is good no longer.
 
         `client` is the application that proved to be it, if any did: the session has to be its own.
@@ -140,7 +150,7 @@ class Sessions:
         for _ in range(_ATTEMPTS):
             found = await self._records.find(presented.user, presented.session)
             now = self._means.now
-            if found is None or found.value.expires_at <= now or found.value.client != client:
+            if found is None or found.value.expires_at <= now or not _is_of(found.value, client):
                 raise _over()
             session = found.value
             if not _same(presented.family, session.family):
@@ -214,14 +224,14 @@ class Sessions:
         await self.end(user, sessions, actor, ops)
         return len(sessions)
 
-    async def end_by(self, token: str, client: str | None, origin: Origin) -> bool:
+    async def end_by(self, token: str, client: App | None, origin: Origin) -> bool:
         """End the session that a refresh token carries on; False if it is none, or another application's."""
         try:
             presented = _parse(token)
         except RoostError:
             return False
         found = await self._records.find(presented.user, presented.session)
-        if found is None or not _same(presented.family, found.value.family) or found.value.client != client:
+        if found is None or not _same(presented.family, found.value.family) or not _is_of(found.value, client):
             return False
         await self.end(presented.user, [presented.session], f"user:{presented.user}")
         self._means.note(origin, "logout", user=presented.user, detail=f"session {presented.session}")
@@ -295,6 +305,11 @@ def _parse(token: str) -> _Refresh:
 def _hash(secret: bytes) -> str:
     # Of 128 and of 256 random bits: nothing is gained by a slow one.
     return sha256(secret).hexdigest()
+
+
+def _is_of(session: Session, client: App | None) -> bool:
+    """Whether a session was begun for this application, or for none where that is None."""
+    return (session.client, session.registration) == (client or (None, ""))
 
 
 def _same(secret: bytes, stored: str) -> bool:

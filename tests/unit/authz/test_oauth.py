@@ -383,6 +383,24 @@ def test_a_session_is_carried_on_by_its_own_application_only(on: Callable[..., N
     on(test)
 
 
+def test_a_session_outlives_a_change_of_its_application_and_not_its_removal(on: Callable[..., None]) -> None:
+    """Whoever is given the id afterwards is somebody else."""
+
+    async def test(node: Node, _: str) -> None:
+        client = Client("public", "An app", (BACK,))
+        await register(node, "phone", client)
+        granted = await exchange(node, await code_for(node, client_id="phone"), client_id="phone")
+        asked = {"grant_type": "refresh_token", "client_id": "phone"}
+        await register(node, "phone", msgspec.structs.replace(client, name="The app"))
+        granted = await node.logins.oauth.token(asked | {"refresh_token": granted.refresh_token or ""}, None, HERE)
+        await node.logins.remove(ADMIN, "phone")
+        await register(node, "phone", client)
+        again = asked | {"refresh_token": granted.refresh_token or ""}
+        assert await wrong(node.logins.oauth.token(again, None, HERE)) == INVALID_GRANT
+
+    on(test)
+
+
 @pytest.mark.parametrize(
     "client",
     [
