@@ -191,7 +191,7 @@ def test_a_path_that_cannot_be_a_data_directory_is_said(tmp_path: Path) -> None:
 
 
 def test_a_wrong_setting_is_said() -> None:
-    refused(roost("serve", ROOST_PORT="eighty"), "A setting is wrong", "$.port", "ROOST_*")
+    refused(roost("serve", ROOST_PORT="eighty"), "A setting is wrong", "`ROOST_PORT`", "ROOST_*")
 
 
 def test_the_reference_engine_serves_in_one_process_only(tmp_path: Path) -> None:
