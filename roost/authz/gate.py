@@ -274,6 +274,7 @@ class Gate:
                     log = await self._reader.log(user, after, STRETCH_EVENTS_MAX, narrowed)
                     events, reached = log.events, log.reached
                     live = reached >= log.head.seq
+                    del log
                 if reached > after or (live and not confirmed):
                     events = view.events(events)
                     if events:
@@ -283,6 +284,7 @@ class Gate:
                         raise user_erased(user)
                 after, confirmed = reached, live
                 if live:
+                    del view, events  # who waits, perhaps for hours, holds on to nothing
                     grown = await follower.wait(after, None)
 
     async def stay(self, caller: Caller, user: str) -> None:

@@ -6,8 +6,7 @@ by the policies, as at the gate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from roost.authz.accounts import Accounts
 from roost.authz.clients import Client, Clients, Registered
@@ -17,7 +16,7 @@ from roost.authz.oauth import OAuth
 from roost.authz.policy.model import Action
 from roost.authz.principal import Caller, Origin, Principal
 from roost.authz.records import Means, Record
-from roost.authz.revocations import Revocations
+from roost.authz.revocations import Revocations, Watch
 from roost.authz.sessions import About, Session, Sessions, Tokens
 from roost.core.errors import Code, RoostError
 from roost.crypto.passwords import Passwords
@@ -111,11 +110,9 @@ class Logins:
         await self._enter(caller, "clients")
         await self._clients.remove(caller, name)
 
-    @contextmanager
-    def watch(self, principal: Principal, ended: Callable[[], None]) -> Iterator[None]:
+    def watch(self, principal: Principal, ended: Callable[[], None]) -> Watch:
         """See `Revocations.watch`."""
-        with self._revocations.watch(principal, ended):
-            yield
+        return self._revocations.watch(principal, ended)
 
     def refused(self, caller: Caller, detail: str) -> None:
         """Put on record that a token was good, and its bearer was turned away all the same."""

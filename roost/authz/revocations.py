@@ -9,8 +9,8 @@ is told at once. They are deleted once they say nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
 
@@ -49,6 +49,33 @@ class _Revocation(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Revocation).decode
 
 
+class Watch:
+    """A context in which somebody hears of sessions that are ended. Each socket that is open is in one: it is small."""
+
+    __slots__ = ("_ended", "_names", "_until", "_watched")
+
+    def __init__(
+        self, watched: dict[str, list[Ended]], until: Mapping[str, int], names: tuple[str, ...], ended: Ended
+    ) -> None:
+        self._watched = watched
+        self._until = until
+        self._names = names
+        self._ended = ended
+
+    def __enter__(self) -> None:
+        for name in self._names:
+            self._watched.setdefault(name, []).append(self._ended)
+        if any(name in self._until for name in self._names):
+            self._ended()
+
+    def __exit__(self, *_: object) -> None:
+        for name in self._names:
+            watching = self._watched[name]
+            watching.remove(self._ended)
+            if not watching:
+                del self._watched[name]
+
+
 class Revocations:
     """The sessions that were ended, as the bulletin has them."""
 
@@ -57,7 +84,7 @@ class Revocations:
         self._writer = writer
         self._clock = clock
         self._until: dict[str, int] = {}
-        self._watched: dict[str, set[Ended]] = {}
+        self._watched: dict[str, list[Ended]] = {}
         bulletin.subscribe(REVOCATIONS, self._learn)
 
     def revoked(self, principal: Principal) -> bool:
@@ -71,26 +98,11 @@ class Revocations:
         """Whether this node knows that the session was ended."""
         return session in self._until
 
-    @contextmanager
-    def watch(self, principal: Principal, ended: Ended) -> Iterator[None]:
+    def watch(self, principal: Principal, ended: Ended) -> Watch:
         """Inside, `ended` is called once the principal's session is ended; at once, if it was."""
         session = principal.session
-        if session is None:
-            yield
-            return
-        names = [name for name in (session, _whole(session)) if name]
-        for name in names:
-            self._watched.setdefault(name, set()).add(ended)
-        if any(name in self._until for name in names):
-            ended()
-        try:
-            yield
-        finally:
-            for name in names:
-                watching = self._watched[name]
-                watching.discard(ended)
-                if not watching:
-                    del self._watched[name]
+        names = () if session is None else tuple(name for name in (session, _whole(session)) if name)
+        return Watch(self._watched, self._until, names, ended)
 
     async def revoke(self, sessions: Mapping[str, int], actor: str, ops: Iterable[Op] = ()) -> Accepted | None:
         """End sessions; each is given with the time (seconds since 1970) by which its last token ends by itself.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, aclosing
+from contextlib import AbstractContextManager, ExitStack, aclosing, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -136,7 +136,7 @@ class Conversation:
         self._token = token
         self._loop = asyncio.get_running_loop()
         self._origin = origin
-        self._attending = ExitStack()
+        self._attending: AbstractContextManager[object] = nullcontext()
         self._caller: Caller | None = None
         self._device: str | None = None
         self._kept: Callable[[int], None] | None = None
@@ -151,7 +151,7 @@ class Conversation:
             with ExitStack() as stack:
                 await self._guarded(self._talk(stack, tasks))
         finally:
-            self._attending.close()
+            self._attending.__exit__(None, None, None)
             if self._timer is not None:
                 self._timer.cancel()
             for task in tasks:
@@ -217,8 +217,9 @@ class Conversation:
         principal = await self._context.recognise(token, self._certificate, lambda: self._origin)
         self._caller = Caller(principal, self._origin)
         # It is told at once when the token's session is ended, and not first at the next beat.
-        self._attending.close()
-        self._attending.enter_context(self._context.logins.watch(principal, self._beat))
+        self._attending.__exit__(None, None, None)
+        self._attending = self._context.logins.watch(principal, self._beat)
+        self._attending.__enter__()
         return self._caller
 
     def _collections(self, hello: frames.Hello) -> list[str] | None:
