@@ -230,15 +230,16 @@ def test_a_first_start_that_is_killed_is_begun_anew(tmp_path: Path, after_s: flo
 
 
 def test_a_start_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
-    before = set(psutil.pids())
     server = Embedded(tmp_path)
     server._thread.start()
     until(lambda: any(tmp_path.glob("postgres.new-*")))
     server.stop()
     assert isinstance(server._started.exception(), EngineUnavailable)
     assert not any(tmp_path.glob("postgres.new-*"))
-    own = [psutil.Process(pid) for pid in set(psutil.pids()) - before]
-    assert not [process for process in own if str(tmp_path) in str(process.as_dict(["cmdline"]))]
+    # Processes of other tests end while this looks, which `process_iter` leaves out.
+    assert not [
+        process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(process.info["cmdline"])
+    ]
 
 
 def test_long_paths_and_strange_names_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
