@@ -55,7 +55,7 @@ class Watch:
     __slots__ = ("_ended", "_names", "_until", "_watched")
 
     def __init__(
-        self, watched: dict[str, list[Ended]], until: Mapping[str, int], names: tuple[str, ...], ended: Ended
+        self, watched: dict[str, set[Ended]], until: Mapping[str, int], names: tuple[str, ...], ended: Ended
     ) -> None:
         self._watched = watched
         self._until = until
@@ -64,14 +64,14 @@ class Watch:
 
     def __enter__(self) -> None:
         for name in self._names:
-            self._watched.setdefault(name, []).append(self._ended)
+            self._watched.setdefault(name, set()).add(self._ended)
         if any(name in self._until for name in self._names):
             self._ended()
 
     def __exit__(self, *_: object) -> None:
         for name in self._names:
             watching = self._watched[name]
-            watching.remove(self._ended)
+            watching.discard(self._ended)
             if not watching:
                 del self._watched[name]
 
@@ -84,7 +84,7 @@ class Revocations:
         self._writer = writer
         self._clock = clock
         self._until: dict[str, int] = {}
-        self._watched: dict[str, list[Ended]] = {}
+        self._watched: dict[str, set[Ended]] = {}
         bulletin.subscribe(REVOCATIONS, self._learn)
 
     def revoked(self, principal: Principal) -> bool:

@@ -14,7 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import structlog
 from prometheus_client import Counter
@@ -48,6 +48,16 @@ _CLOSE_S = 5.0
 
 _recorded = Counter("roost_audit_records", "Records put on the audit trail.", ["outcome"])
 _lost = Counter("roost_audit_lost", "Records that found no room in the queue, and are a gap on the audit trail.")
+
+
+class Told(TypedDict, total=False):
+    """What a record may tell besides who did what; it is `allowed` where no other outcome is told."""
+
+    outcome: Outcome
+    user: str | None
+    collection: str | None
+    key: str | None
+    detail: str | None
 
 
 class _Entry(NamedTuple):
@@ -107,7 +117,7 @@ class Trail:
         """
         if action not in ON_DOCUMENTS:
             named = collections if isinstance(collections, str) else None
-            draft = self._draft(caller, action, user=user, collection=named, key=key)
+            draft = _draft(self._clock(), caller, action, user=user, collection=named, key=key)
             if action in FIRST:
                 if user is None or self._floods.admit(draft):
                     await self._commit(draft)
@@ -118,7 +128,7 @@ class Trail:
         for name in (collections,) if isinstance(collections, str) or collections is None else collections:
             if not self.wants(caller, name):
                 continue
-            draft = self._draft(caller, action, user=user, collection=name, key=key)
+            draft = _draft(self._clock(), caller, action, user=user, collection=name, key=key)
             definition = None if name is None else self._definition_of(name)
             if definition is not None and definition.audit == "strict":
                 strict.append(draft)
@@ -139,23 +149,12 @@ class Trail:
         """Put it on record that `caller` was refused."""
         self.note(caller, action, outcome="denied", user=user, collection=collection, detail=detail)
 
-    def note(
-        self,
-        who: Asker | Place,
-        action: str,
-        *,
-        outcome: Outcome = "allowed",
-        user: str | None = None,
-        collection: str | None = None,
-        key: str | None = None,
-        detail: str | None = None,
-    ) -> None:
+    def note(self, who: Asker | Place, action: str, **told: Unpack[Told]) -> None:
         """Put something on record soon. `who` is a caller; or an origin alone, of one who has not proved who that is.
 
         `detail` is a short text without values and secrets: which session, what failed. Never raises; returns at once.
         """
-        draft = self._draft(who, action, outcome=outcome, user=user, collection=collection, key=key, detail=detail)
-        self._put_admitted(draft)
+        self._put_admitted(_draft(self._clock(), who, action, **told))
 
     async def key(self) -> bytes:
         """The key of the chain, which never changes. Raises what an engine raises."""
@@ -173,33 +172,6 @@ class Trail:
                 await asyncio.wait((self._pump,))
         if left := len(self._waiting) + self._lost:
             log.error("audit records are lost: the engine did not take them before this worker ended", records=left)
-
-    def _draft(
-        self,
-        who: Asker | Place,
-        action: str,
-        *,
-        outcome: Outcome = "allowed",
-        user: str | None = None,
-        collection: str | None = None,
-        key: str | None = None,
-        detail: str | None = None,
-    ) -> Draft:
-        actor, kind, place = names_of(who)
-        return Draft(
-            at=self._clock(),
-            actor=_text(actor),
-            kind=kind,
-            action=action,
-            outcome=outcome,
-            address=_text(place.address),
-            request_id=_text(place.request_id),
-            purpose=_text_or_none(place.purpose),
-            user=_text_or_none(user),
-            collection=_text_or_none(collection),
-            key=_text_or_none(key),
-            detail=_text_or_none(detail),
-        )
 
     def _put_admitted(self, draft: Draft) -> None:
         """Put it down, or count it where it is one of a flood."""
@@ -320,17 +292,7 @@ class Acts:
 
     async def __call__(self, detail: str, /, *, user: str | None = None, outcome: Outcome = "allowed") -> None:
         """Put an act on record. Raises `UNAVAILABLE`, and what the key of the chain raises."""
-        actor, kind, place = names_of(self._who)
-        draft = Draft(
-            at=self._clock(),
-            actor=_text(actor),
-            kind=kind,
-            action=KEYS,
-            outcome=outcome,
-            address=_text(place.address),
-            user=_text_or_none(user),
-            detail=_text(detail),
-        )
+        draft = _draft(self._clock(), self._who, KEYS, outcome=outcome, user=user, detail=detail)
         group, recorded = _Group(self._store, [draft]), False
         while not recorded:
             try:
@@ -371,6 +333,24 @@ class _Group:
             # From here on a broken connection leaves it open whether this was committed.
             self._attempted = Link(records[-1].n, records[-1].mac, records[-1].at)
             return self._attempted
+
+
+def _draft(at: datetime, who: Asker | Place, action: str, **told: Unpack[Told]) -> Draft:
+    actor, kind, place = names_of(who)
+    return Draft(
+        at=at,
+        actor=_text(actor),
+        kind=kind,
+        action=action,
+        outcome=told.get("outcome", "allowed"),
+        address=_text(place.address),
+        request_id=_text(place.request_id),
+        purpose=_text_or_none(place.purpose),
+        user=_text_or_none(told.get("user")),
+        collection=_text_or_none(told.get("collection")),
+        key=_text_or_none(told.get("key")),
+        detail=_text_or_none(told.get("detail")),
+    )
 
 
 def _answer(entry: _Entry, refusal: RoostError | None) -> None:
