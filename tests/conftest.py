@@ -6,6 +6,7 @@ or needs other settings, starts a `Server` for itself.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,10 @@ from tests.support.server import Server
 # How long an example takes says more of the machine than of Roost.
 settings.register_profile("roost", deadline=None)
 settings.load_profile("roost")
+
+# A shell that runs the suite in the background has it ignore Ctrl-C, and commands under test would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import pytest
 
 from roost import client as roost
 from roost.client import Client, Edit, Event, Forbidden, Limits, NotFound, PatchFailed, SyncClient, VersionConflict
+from tests.support.listener import Listener
 from tests.support.server import Server
 
 names = (f"client-{number}" for number in itertools.count(1))
@@ -351,13 +352,10 @@ async def lossy(server: Server, rng: random.Random, share: float) -> AsyncIterat
                 writer.write(answer)
                 await writer.drain()
         finally:
-            writer.close()
             downstream.close()
 
-    listening = await asyncio.start_server(carry, "127.0.0.1", 0)
-    async with listening:
-        port = listening.sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+    async with Listener(carry) as listener:
+        yield f"http://127.0.0.1:{listener.port}"
 
 
 def test_a_write_whose_answer_is_lost_is_applied_once(server: Server) -> None:

@@ -7,6 +7,8 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from tests.support.listener import Listener
+
 CHUNK = 1 << 14
 _upgrade = re.compile(rb"^upgrade:\s*websocket", re.IGNORECASE | re.MULTILINE)
 
@@ -21,8 +23,8 @@ class TcpProxy:
 
     def __init__(self, port: int) -> None:
         self._server_port = port
-        self._open: set[asyncio.StreamWriter] = set()
-        self._handlers: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._pass)
+        self._to_server: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.up = True
         self.no_upgrades: int | None = None
@@ -35,14 +37,11 @@ class TcpProxy:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[TcpProxy]:
-        async with await asyncio.start_server(self._accept, "127.0.0.1", 0) as server:
-            self.port = server.sockets[0].getsockname()[1]
-            try:
-                yield self
-            finally:
-                server.close()
-                self.cut()
-                await asyncio.gather(*self._handlers, return_exceptions=True)
+        async with self._listener:
+            self.port = self._listener.port
+            yield self
+        self.cut()
+        await asyncio.sleep(0)  # as in `Listener.end`
 
     def down(self) -> None:
         """Cut everything, and let nobody in."""
@@ -51,13 +50,8 @@ class TcpProxy:
 
     def cut(self) -> None:
         """Cut every connection, as a lost network does: what is on its way is gone."""
-        for writer in self._open:
+        for writer in self._listener.writers | self._to_server:
             writer.transport.abort()
-
-    def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._pass(client, to_client))
-        self._handlers.add(task)
-        task.add_done_callback(self._handlers.discard)
 
     async def _pass(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         if not self.up:
@@ -68,13 +62,10 @@ class TcpProxy:
         except OSError:  # it is not there just now
             to_client.transport.abort()
             return
-        self._open |= {to_client, to_server}
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._forth(client, to_client, to_server))
-                tasks.create_task(self._back(server, to_client, to_server))
-        finally:
-            self._open -= {to_client, to_server}
+        self._to_server.add(to_server)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._forth(client, to_client, to_server))
+            tasks.create_task(self._back(server, to_client, to_server))
 
     async def _forth(
         self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter, to_server: asyncio.StreamWriter

@@ -15,6 +15,7 @@ from roost.authz.oidc import CannotFetch
 from roost.authz.principal import Principal
 from roost.core.errors import Code, RoostError
 from roost.core.issuers import Issuer
+from tests.support.listener import Listener
 from tests.support.tokens import made
 from tests.unit.authz.issuer import AUDIENCE, DISCOVERY_URL, KEYS_URL, ONE, OTHER, TWO, URL, World, token
 
@@ -201,16 +202,14 @@ def test_fetching_takes_what_is_there_and_no_more() -> None:
         }
         writer.write(answers[path])
         await writer.drain()
-        writer.close()
 
     async def fetch() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        base = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
-        assert await oidc.fetch(f"{base}/good") == b"{}"
-        for path in ("moved", "gone", "big", "endless", "short", "odd"):
-            with pytest.raises(CannotFetch):
-                await oidc.fetch(f"{base}/{path}")
-        server.close()
+        async with Listener(serve) as listener:
+            base = f"http://127.0.0.1:{listener.port}"
+            assert await oidc.fetch(f"{base}/good") == b"{}"
+            for path in ("moved", "gone", "big", "endless", "short", "odd"):
+                with pytest.raises(CannotFetch):
+                    await oidc.fetch(f"{base}/{path}")
         with pytest.raises(CannotFetch):
             await oidc.fetch(f"{base}/good")
 

@@ -18,10 +18,10 @@ from starlette.types import Receive, Scope, Send
 from roost.wire import front as fronts
 from roost.wire.front import Front, Outside
 from roost.wire.tls import BadCertificates, Certificates, names_of
+from tests.support.listener import Handler, Listener
 from tests.support.tls import Authority
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -32,22 +32,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @asynccontextmanager
 async def standing(authority: Authority, handler: Handler, **limits: int) -> AsyncIterator[tuple[Front, int]]:
     """A front before a server that treats each connection by `handler`, and the front's port."""
-    serving: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        serving.add(task)
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                await handler(reader, writer)
-        finally:
-            writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as inside:
+    async with Listener(handler) as inside:
         front = Front(
             Certificates(*authority.issue("127.0.0.1"), authority.file),
-            inside.sockets[0].getsockname()[1],
+            inside.port,
             connections_max=limits.get("connections_max", 100),
             connections_address=limits.get("connections_address", 100),
         )
@@ -57,10 +45,8 @@ async def standing(authority: Authority, handler: Handler, **limits: int) -> Asy
         try:
             yield front, port
         finally:
-            for task in serving:
-                task.cancel()
+            await inside.end()
             await front.close()
-            await asyncio.gather(*serving, return_exceptions=True)
             await emptied(front)
 
 
