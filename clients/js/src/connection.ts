@@ -61,6 +61,7 @@ export class Connection {
       take: (input) => peer.take(input),
       rename: () => peer.rename(),
       present: (devices) => peer.present(devices),
+      held: (error) => peer.held(error),
       live: () => {
         this.#attempt = 0;
         peer.live();

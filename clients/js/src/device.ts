@@ -39,6 +39,8 @@ interface Waiting extends News {
   readonly absorbed: () => void;
 }
 
+type Problem = Status["error"];
+
 /** How long another tab's news may be late before everything is loaded again. */
 const NEWS_MS = 500;
 
@@ -64,6 +66,9 @@ export class Device implements Peer {
   #closed = false;
   #erased = false;
   #status: Status;
+  /** Why it is not live, and why what is pushed is not taken. */
+  #problem: Problem;
+  #held: Problem;
 
   static async start(options: DeviceOptions, on: boolean): Promise<Device> {
     const device = new Device(options, await options.store.load(options.first), on);
@@ -178,6 +183,11 @@ export class Device implements Peer {
     this.#show({ connection: "live", error: undefined });
   }
 
+  held(error: RoostError | undefined): void {
+    this.#held = problemOf(error);
+    this.#show({});
+  }
+
   present(devices: readonly Presence[]): void {
     this.#show({ devices });
   }
@@ -249,11 +259,9 @@ export class Device implements Peer {
   }
 
   #connected(connection: ConnectionState, error: RoostError | undefined): void {
-    if (connection === "connecting" && this.#status.connection === "offline" && this.#status.error) {
-      this.#show({ connection }); // why it was offline stays to be seen until it is live
-    } else {
-      this.#show({ connection, error: error && { code: error.code, detail: error.message } });
-    }
+    if (connection !== "connecting") this.#held = undefined;
+    // Why it was offline stays to be seen until it is live.
+    this.#show(connection === "connecting" && this.#problem ? { connection } : { connection, error: problemOf(error) });
     if (connection !== "live" && connection !== "connecting") this.#show({ devices: [] });
   }
 
@@ -273,8 +281,8 @@ export class Device implements Peer {
       await this.#arrived({ revision: header.revision, change, answers: [] }, []);
       await this.#leadWith(header);
     } catch (error) {
-      const detail = error instanceof RoostError ? error : new RoostError("storage", String(error));
-      this.#show({ connection: "stopped", error: { code: detail.code, detail: detail.message } });
+      const known = error instanceof RoostError ? error : new RoostError("storage", String(error));
+      this.#show({ connection: "stopped", error: problemOf(known) });
     }
   }
 
@@ -314,7 +322,7 @@ export class Device implements Peer {
     if (this.#closed) return;
     if (message.type === "news") void this.#arrived(message, undefined);
     else if (message.type === "status") {
-      if (this.#epoch === undefined) this.#show({ ...message.status, leader: false });
+      if (this.#epoch === undefined) this.#show({ error: undefined, ...message.status, leader: false });
       if (message.status.error?.code === ERASED) void this.#forget();
     } else if (message.type === "switch") this.#switch(message.on);
     else if (this.#epoch !== undefined) this.#tabs.tell({ type: "status", status: this.#status });
@@ -399,13 +407,19 @@ export class Device implements Peer {
     this.listeners.tell("queue");
   }
 
-  #show(given: Partial<Omit<Status, "error">> & { error?: Status["error"] | undefined }): void {
-    const { error, ...rest } = { ...this.#status, ...given };
+  #show(given: Partial<Omit<Status, "error">> & { error?: Problem }): void {
+    if ("error" in given) this.#problem = given.error;
+    const { error: _, ...rest } = { ...this.#status, ...given };
     const mine = { pending: this.replica.unanswered, device: this.device };
+    const error = this.#problem ?? this.#held;
     const status: Status = Object.freeze({ ...rest, ...mine, ...(error === undefined ? {} : { error }) });
     if (JSON.stringify(status) === JSON.stringify(this.#status)) return;
     this.#status = status;
     if (this.#epoch !== undefined) this.#tabs.tell({ type: "status", status });
     this.listeners.tell("status");
   }
+}
+
+function problemOf(error: RoostError | undefined): Problem {
+  return error && { code: error.code, detail: error.message };
 }

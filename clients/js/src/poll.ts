@@ -82,6 +82,7 @@ export class PollSession implements Session {
       try {
         const results = await this.#http.push(this.#peer.device, mutations, signal);
         waits = 0;
+        this.#peer.held(undefined);
         this.#pushed.abort();
         await this.#do(await this.#peer.take((replica) => replica.pushed(results)));
       } catch (error) {
@@ -91,6 +92,7 @@ export class PollSession implements Session {
         if (next === "wait") {
           // Whoever may not push may still read.
           if (code === "unauthenticated") throw error;
+          this.#peer.held(error);
           await pause(delay(waits++, Math.random, retryAfter), signal);
           this.#wanted = true;
         }

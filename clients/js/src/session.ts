@@ -15,6 +15,8 @@ export interface Peer {
   take(input: (replica: Replica) => Outcome): Promise<Next | undefined>;
   /** Go on under a new name. */
   rename(): Promise<void>;
+  /** What is pushed is not taken just now; undefined: it is again. */
+  held(error: RoostError | undefined): void;
   /** The log was read to its end. */
   live(): void;
   present(devices: readonly Presence[]): void;

@@ -118,11 +118,15 @@ export class SocketSession implements Session {
       case "pushed":
         this.#pushing = false;
         this.#waits = 0;
+        peer.held(undefined);
         return peer.take((replica) => replica.pushed(frame.results));
       case "refused": {
         this.#pushing = false;
         const next = await peer.take((replica) => replica.refused(frame.code, frame.expected));
-        if (next === "wait") this.#wait(frame.retry_after);
+        if (next === "wait") {
+          peer.held(new RoostError(frame.code, frame.detail));
+          this.#wait(frame.retry_after);
+        }
         return next;
       }
       case "presence":

@@ -6,7 +6,7 @@ import type { Presence } from "./protocol.js";
 export interface Status {
   /** `live`: the log was read to its end, and what comes next comes at once. */
   readonly connection: ConnectionState;
-  /** Why it is not live, where there is a reason to know of. */
+  /** Why it is not live, where there is a reason to know of; or, live, why what was edited is not taken just now. */
   readonly error?: { readonly code: string; readonly detail: string };
   /** The user's devices that are connected, this one too. */
   readonly devices: readonly Presence[];

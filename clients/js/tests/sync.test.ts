@@ -90,6 +90,19 @@ for (const [name, way] of ways) {
     assert.equal(phone.collection("payments").get("card"), undefined);
     assert.equal(phone.collection("notes").get("a"), "kept");
   });
+
+  test(`over ${name}: why edits are not taken is told, until they are`, async () => {
+    const phone = await device("phone", way);
+    await phone.synced();
+    const told: (string | undefined)[] = [];
+    phone.subscribe(({ connection, error }) => connection === "live" && told.push(error?.code));
+    server.refusals.push({ code: "forbidden", detail: "No." }, { code: "overloaded", detail: "Later." });
+    await (await phone.collection("notes").put("a", 1)).answer();
+    await until(() => phone.status.error === undefined);
+    server.write("notes", "b", 2); // what others write does not make it vanish
+    assert.deepEqual([...new Set(told)], [undefined, "forbidden", "overloaded"]);
+    assert.equal(phone.status.connection, "live");
+  });
 }
 
 for (const [name, way] of ways) {
