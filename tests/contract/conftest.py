@@ -29,7 +29,7 @@ from roost.settings import Settings
 
 Result = TypeVar("Result")
 TABLES = ("events", "documents", "users", "answers", "devices", "user_keys", "keks", "audit", "audit_chain")
-NODES = Settings(writers=4, readers=1, pool=4)
+NODES = Settings(writers=4, readers=1, pool=4, engine_timeout_s=100)
 
 
 class Store:

@@ -32,7 +32,7 @@ from tests.contract.test_keys import SEALED, UNSEALED, _Died, _Mortal, clock
 from tests.contract.writing import START, Write, write
 
 KEY = b"k" * 32
-SETTINGS = Settings(engine_timeout_s=5.0)
+SETTINGS = Settings(engine_timeout_s=100.0)
 USERS = ("ada", "bob", "cyd")
 
 

@@ -184,7 +184,9 @@ def test_keeping_goes_on_while_the_provider_is_away(
     asyncio.run(live())
 
 
-def test_fetching_takes_what_is_there_and_no_more() -> None:
+def test_fetching_takes_what_is_there_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc, "FETCH_S", 60)
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = (await reader.readline()).split()[1]
         while (await reader.readline()).strip():

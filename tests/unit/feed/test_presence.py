@@ -22,7 +22,7 @@ from roost.engines.memory import Memory
 from roost.feed import presence
 from roost.feed.presence import Presence, Watch
 
-PATIENCE_S = 10
+PATIENCE_S = 60
 START = datetime(2026, 1, 1, tzinfo=UTC)
 RULES = Rules(Limits(), lambda _: "lww")
 

@@ -17,9 +17,9 @@ from roost.core.limits import Limits
 from roost.core.ports import EngineUnavailable, Feed, TransactionLost
 from roost.engines.memory import Memory
 from roost.feed.hub import Hub
-from roost.feed.tail import Announcer, watch
+from roost.feed.tail import SPACING_S, Announcer, watch
 
-PATIENCE_S = 10
+PATIENCE_S = 60
 LONG_S = 60
 RULES = Rules(Limits(), lambda collection: "lww")
 
@@ -222,10 +222,14 @@ def test_commits_are_announced_one_after_the_other() -> None:
     class Slow(Memory):
         announced = under_way = 0
 
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = asyncio.Event()
+
         async def announce(self) -> None:
             assert not self.under_way
             self.under_way += 1
-            await asyncio.sleep(0)
+            await self.gate.wait()
             self.under_way -= 1
             self.announced += 1
 
@@ -236,9 +240,12 @@ def test_commits_are_announced_one_after_the_other() -> None:
         for _ in range(100):
             announcer.committed()
             await asyncio.sleep(0)
-        assert engine.announced == 1
+        assert engine.under_way == 1
+        engine.gate.set()
         while engine.announced < 2:  # noqa: ASYNC110 (what came while the first was under way is not forgotten)
             await asyncio.sleep(0.001)
+        await asyncio.sleep(5 * SPACING_S)
+        assert engine.announced == 2
         announcing.cancel()
 
     asyncio.run(run())

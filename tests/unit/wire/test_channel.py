@@ -90,11 +90,11 @@ def test_what_is_not_taken_waits_unread() -> None:
 def test_more_frames_than_fit_into_a_second_wait_for_the_next() -> None:
     async def act(channel: Channel, transport: Transport) -> None:
         loop = asyncio.get_running_loop()
-        channel.data_received(frame(b"", 10) * 2 * FRAMES_MAX + frame(b"x"))
         started = loop.time()
+        channel.data_received(frame(b"", 10) * 2 * FRAMES_MAX + frame(b"x"))
         assert not transport.reading
         await channel.receive()
-        assert 0.9 < loop.time() - started < 10
+        assert 0.9 < loop.time() - started < 60
         assert transport.reading
 
     play(act)

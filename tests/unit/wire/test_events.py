@@ -91,7 +91,7 @@ def test_a_long_poll_ends_when_its_client_goes(server: Server) -> None:
         headers = [("Authorization", f"Bearer {server.token}")]
         gone: list[Any] = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
         response = await exchange(server.app, "GET", f"{EVENTS}?wait=30", headers, gone)
-        await asyncio.wait_for(server.gate.cancelled.wait(), 10)
+        await asyncio.wait_for(server.gate.cancelled.wait(), 60)
         return response.status
 
     assert asyncio.run(leave()) == 499
@@ -102,9 +102,9 @@ def test_a_cancelled_long_poll_leaves_nothing_behind(server: Server) -> None:
         server.gate.outcomes["log"] = "never"
         headers = [("Authorization", f"Bearer {server.token}")]
         request = asyncio.create_task(exchange(server.app, "GET", f"{EVENTS}?wait=30", headers, []))
-        await asyncio.wait_for(server.gate.waiting.wait(), 10)
+        await asyncio.wait_for(server.gate.waiting.wait(), 60)
         request.cancel()
-        await asyncio.wait_for(server.gate.cancelled.wait(), 10)
+        await asyncio.wait_for(server.gate.cancelled.wait(), 60)
         await asyncio.gather(request, return_exceptions=True)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from roost.node.port import reserve
 from roost.wire import front as fronts
 from roost.wire.front import Front, Outside
 from roost.wire.tls import BadCertificates, Certificates, names_of
@@ -39,14 +40,14 @@ async def standing(authority: Authority, handler: Handler, **limits: int) -> Asy
             connections_max=limits.get("connections_max", 100),
             connections_address=limits.get("connections_address", 100),
         )
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        await front.listen("127.0.0.1", port)
+        port = reserve("127.0.0.1", 0)
         try:
-            yield front, port
+            await front.listen(port.host, port.number)
+            yield front, port.number
         finally:
             await inside.end()
             await front.close()
+            port.reservation.close()
             await emptied(front)
 
 
@@ -203,6 +204,8 @@ def test_a_client_that_does_not_read_holds_the_server_back(authority: Authority)
         context = authority.trusting()
         held = await asyncio.to_thread(context.wrap_socket, plain, server_hostname="127.0.0.1")
         with held:
+            while not taken:  # noqa: ASYNC110  # there is nothing that would say so
+                await asyncio.sleep(0.001)
             last = -1
             while taken != last:  # until nothing moves for a while
                 last = taken

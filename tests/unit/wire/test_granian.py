@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -11,16 +10,17 @@ import pytest
 from granian.constants import Interfaces
 from granian.server.embed import Server as Granian
 
+from roost.node.port import reserve
 from tests.unit.wire.support import UI, VALUE, Server
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 @asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[int]:
     """The port on which `server` is served in this process."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    kept = reserve("127.0.0.1", 0)
+    port = kept.number
     granian = Granian(server.app, port=port, interface=Interfaces.ASGINL, log_enabled=False)
     running = asyncio.create_task(granian.serve())
     try:
@@ -36,6 +36,7 @@ async def serving(server: Server) -> AsyncIterator[int]:
     finally:
         granian.stop()  # type: ignore[no-untyped-call]  # Granian has no types here
         await asyncio.wait_for(running, PATIENCE_S)
+        kept.reservation.close()
 
 
 def run(server: Server, play: Callable[[int], Awaitable[None]]) -> None:
