@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import webbrowser
 from collections.abc import Callable
 from secrets import token_hex
@@ -18,6 +17,7 @@ import typer
 
 from roost.cli.output import say
 from roost.core.definitions import Policy
+from roost.node.interrupt import Interrupt
 
 POLICIES: dict[str, Policy] = {"preferences": "merge", "wishes": "merge", "notes": "siblings"}
 DOCUMENTS: dict[tuple[str, str], Any] = {
@@ -40,7 +40,8 @@ def show(url: str, issue: Callable[..., str], *, browser: bool) -> None:
     say("\nTake one offline, or both, and edit. Ctrl-C ends the demo, and all that was in it.")
     if browser and has_browser():
         webbrowser.open(page)
-    threading.Event().wait()
+    with Interrupt() as interrupt:
+        interrupt.wait()
 
 
 def prepare(url: str, token: str, user: str) -> None:

@@ -85,7 +85,7 @@ class Workers(MPServer):
             respawn_failed_workers=True,
             workers_kill_timeout=STOP_S,
         )
-        self.main_loop_interrupt = Interrupt()  # type: ignore[assignment]  # stands in for the Event
+        self.main_loop_interrupt = self._interrupt = Interrupt()  # type: ignore[assignment]  # stands in for the Event
         self._port = port
         self._inside = inside
         self._up = up
@@ -100,7 +100,8 @@ class Workers(MPServer):
         _allow_connections()
         threading.Thread(target=self._await_first, daemon=True).start()
         try:
-            self.serve(spawn_target=_work)
+            with self._interrupt:
+                self.serve(spawn_target=_work)
         finally:
             for worker in self.wrks:
                 worker.kill()  # type: ignore[no-untyped-call]

@@ -24,6 +24,34 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 print("done")
 """
 
+TWO_AT_ONCE = """
+import os, signal, threading, time
+from roost.node.interrupt import Interrupt
+
+handled = 0
+def handle(*_):
+    global handled
+    handled += 1
+
+def strike():
+    while handled < 2000:
+        before = handled
+        time.sleep(0.0005)  # the main thread waits by then
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while handled < before + 2:
+            time.sleep(0.0001)
+
+signal.signal(signal.SIGINT, handle)
+signal.signal(signal.SIGTERM, handle)
+threading.Thread(target=strike).start()
+with Interrupt() as interrupt:
+    while handled < 2000:
+        interrupt.wait()
+        interrupt.clear()
+print("done")
+"""
+
 
 def test_it_is_set_until_cleared() -> None:
     interrupt = Interrupt()
@@ -43,14 +71,9 @@ def test_another_thread_wakes_it() -> None:
     assert time.monotonic() - started < 20
 
 
-def test_signals_may_come_at_any_moment() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", SIGNALLED.format(event="Interrupt")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+@pytest.mark.parametrize("program", [SIGNALLED.format(event="Interrupt"), TWO_AT_ONCE], ids=["many", "two at once"])
+def test_signals_may_come_at_any_moment_and_to_any_thread(program: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout == "done\n"
 
 
