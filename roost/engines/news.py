@@ -100,8 +100,9 @@ class News:
             connection.add_termination_listener(lambda _: ended.set())
             await connection.add_listener(CHANNEL, self._hear)
             self._connection = connection
-            # Something may have been announced while nobody listened.
+            # Something may have been announced while nobody listened here, and nothing could be from here.
             self._arrived.set()
+            await self._send(connection, "announce")
             while not ended.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_S):

@@ -188,12 +188,12 @@ def test_a_wait_ends_with_an_empty_answer(ada: Account) -> None:
     ada.put("notes", "k", 1)
     started = time.monotonic()
     assert ada.events(after=1, wait=HELD_S).json() == {"events": [], "seq": 1, "floor": 0}
-    assert HELD_S <= time.monotonic() - started < 5
+    assert HELD_S <= time.monotonic() - started < 30
 
 
 def test_a_wait_that_ends_has_moved_over_what_it_left_out(server: Server, ada: Account) -> None:
     ada.put("notes", "k", 1)
-    with polling(ada, f"after=1&wait={3 * HELD_S}&collections=notes") as connection:
+    with polling(ada, "after=1&wait=5&collections=notes") as connection:
         ada.put("other", "k", 1)
         answer, _ = answered(connection)
     assert answer.body == b'{"events":[],"seq":2,"floor":0}'

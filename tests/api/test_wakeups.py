@@ -113,9 +113,9 @@ def listening(server: Server) -> set[int]:
 
 
 def cut(server: Server) -> None:
-    """End the connections by which the workers hear."""
+    """End the connections by which the workers hear. Some that were cut before may be about to end."""
     statement = "SELECT pg_terminate_backend(pid)::integer FROM pg_stat_activity WHERE application_name = $1"
-    assert asyncio.run(_run(server.engine_url, statement)) == [1] * server.workers
+    assert len(asyncio.run(_run(server.engine_url, statement))) >= server.workers
 
 
 def test_wake_ups_come_again_after_their_connections_were_cut(woken: Server, ada: Account) -> None:
@@ -138,9 +138,11 @@ def test_without_wake_ups_looking_now_and_then_delivers(tmp_path: Path, notify: 
         with streams(ada) as open_streams:
             if notify == "false":
                 assert not listening(server)
+            before: set[int] = set()
             for seq in range(2, 8):
                 if notify == "true":
-                    until(lambda: len(listening(server)) == 2, what="both listen again")
+                    until(lambda: len(listening(server) - before) == 2, what="both listen again")  # noqa: B023  # called at once
+                    before |= listening(server)
                     cut(server)
                 ada.put("notes", "k", seq)
                 for events in open_streams.values():

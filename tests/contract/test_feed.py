@@ -157,6 +157,20 @@ def test_a_node_is_not_woken_by_itself_and_one_that_only_reads_does_not_listen(s
     store.run(run())
 
 
+def test_what_is_announced_before_there_is_a_connection_is_heard(store: Store) -> None:
+    if store.url is None:
+        pytest.skip("there are no other processes")
+    other = store.another()
+
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await store.engine.wait_for_news(LONG_S)  # of being connected
+            await other.announce()
+            await store.engine.wait_for_news(LONG_S)
+
+    store.run(run())
+
+
 def test_news_come_again_after_their_connection_was_lost(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     if store.url is None:
         pytest.skip("there are no other processes")

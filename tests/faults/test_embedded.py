@@ -53,7 +53,7 @@ def ask(url: str, statement: str) -> Any:
 
 
 def answers(url: str) -> bool:
-    with suppress(OSError, asyncpg.PostgresError):
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return bool(ask(url, "SELECT true"))
     return False
 
@@ -145,7 +145,8 @@ def test_a_killed_postgres_is_started_again(tmp_path: Path, whom: str) -> None:
         for _ in range(3):
             killed = postmaster_of(tmp_path)
             for process in [killed, *(killed.children() if whom == "all" else [])]:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             until(lambda: ended(killed) and answers(url), what="it is back")  # noqa: B023  # called at once
             assert ask(url, "SELECT answer FROM kept") == 42
 

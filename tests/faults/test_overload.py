@@ -71,7 +71,8 @@ def stopped(*pids: int) -> Iterator[None]:
     """Processes that stand still."""
     try:
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):  # one that was about to end
+                os.kill(pid, signal.SIGSTOP)
         yield
     finally:
         for pid in pids:
@@ -93,10 +94,14 @@ def told_to_come_back(reply: Reply, code: str) -> bool:
     return (reply.status, reply.code) == (503, code) and int(reply.headers["retry-after"]) > 0
 
 
-async def begun(server: Server, task: asyncio.Task[Reply]) -> asyncio.Task[Reply]:
-    """The request of `task`, once it waits in the engine for a lock."""
+async def begun(server: Server, task: asyncio.Task[Reply], *, reads: bool = False) -> asyncio.Task[Reply]:
+    """The request of `task`, once it waits in the engine for a lock: as one that reads, or as one that writes.
+
+    The server itself looks at the lanes all the time, and waits there too.
+    """
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND (mode = 'AccessShareLock') = $1"
     connection = await asyncpg.connect(server.engine_url)
-    while not await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+    while not await connection.fetchval(waiting, reads):
         assert not task.done(), task.result()
     await connection.close()
     return task
@@ -141,7 +146,8 @@ def test_reads_beyond_the_queue_are_told_to_come_back(small: Server, path: str, 
         async with connected(small, small.service("test"), 12) as connections:
             assert (await put(connections[0], "bob", "k", 1)).status < 300
             async with held(small, "users"):
-                reads = [await begun(small, asyncio.create_task(connections[0].ask("GET", f"/v1/users/bob/{path}")))]
+                first = asyncio.create_task(connections[0].ask("GET", f"/v1/users/bob/{path}"))
+                reads = [await begun(small, first, reads=True)]
                 reads += [asyncio.create_task(c.ask("GET", f"/v1/users/bob/{path}")) for c in connections[1:]]
                 refused = await some_done(reads, 12 - room)
                 assert all(told_to_come_back(reply, "overloaded") for reply in refused)
@@ -203,7 +209,7 @@ def test_an_engine_that_stands_still_is_unavailable_and_then_goes_on(impatient: 
                     print(f"answered in {took:.1f} s")
                     assert all(told_to_come_back(reply, "unavailable") for reply in replies), replies
                     # Not once for each that waited before it.
-                    assert took < 1.9 * TIMEOUT_S
+                    assert took < 5 * TIMEOUT_S < len(ASKED) * TIMEOUT_S
                 ready = await connections[0].ask("GET", "/readyz")
                 assert told_to_come_back(ready, "unavailable")
                 assert (await connections[0].ask("GET", "/healthz")).status == 200
@@ -230,6 +236,7 @@ def test_a_stop_finishes_what_was_accepted_and_lets_long_polls_go(tmp_path: Path
                     asyncio.create_task(put(connection, "ada", f"k{number}", number))
                     for number, connection in enumerate(writers[1:], 1)
                 ]
+                await asyncio.sleep(0)  # all of them are sent
                 assert (await beside.ask("GET", "/healthz")).status == 200  # so the server has read the others too
                 os.kill(server.pid, signal.SIGTERM)
                 # The stop has begun once it lets go of those who only wait.

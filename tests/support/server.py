@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,6 +55,7 @@ class Server:
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._started: dict[int, psutil.Process] = {}
+        self._keeper: socket.socket | None = None
         self.log = data.parent / f"{data.name}.log"
 
     def __enter__(self) -> Self:
@@ -132,6 +134,7 @@ class Server:
 
         until(ready, patience_s, f"{self.url} is ready")
         self._remember()
+        self._keep_port()
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop, wait until it has; returns its exit status."""
@@ -163,6 +166,9 @@ class Server:
                 process.kill()
         self._process.wait(STOP_S)
         self._started.clear()
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
         self._process = None
         assert not alive, f"left behind: {alive}"
 
@@ -218,6 +224,15 @@ class Server:
     def issue(self, kind: Kind, name: str, ttl_s: int = TOKEN_TTL_S, scopes: Iterable[str] = ()) -> str:
         """A token of any role, limited to `scopes` if there are any."""
         return Identity(SigningKeys.load_or_create(self.data)).issue(kind, name, ttl_s, scopes=scopes)
+
+    def _keep_port(self) -> None:
+        """Let no other test's server have the port while this one is down. It minds this one as little as its own."""
+        if self._keeper is None:
+            self._keeper = socket.socket()
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                self._keeper.setsockopt(socket.SOL_SOCKET, option, 1)
+            with suppress(OSError):  # a server of another user's shares it with nobody
+                self._keeper.bind(("127.0.0.1", self._port))
 
     def _remember(self) -> None:
         """Take down everything that was started, while it still can be found."""

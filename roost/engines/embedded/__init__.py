@@ -185,7 +185,7 @@ class Embedded:
             draft.rename(self._data)
             files.sync(self._folder)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            until(lambda: _removed(draft), DRAFT_S)
 
     def _run(self, program: str, data: Path, *arguments: str | Path, typed: bytes = b"") -> None:
         """Run a program to its end. Raises `EngineUnavailable` if it fails, or has to stop first."""
