@@ -50,8 +50,8 @@ def unharmed(server: Server) -> Iterator[None]:
     """Whatever the test sends: the same process answers afterwards, and nothing surprised it."""
     workers, noted = server.listening(), server.log.stat().st_size
     yield
-    assert httpx.get(f"{server.url}/healthz", verify=False).json() == {"status": "ok"}
-    assert httpx.get(f"{server.url}/readyz", verify=False).json() == {"status": "ok"}
+    assert httpx.get(f"{server.url}/healthz", verify=False, timeout=30).json() == {"status": "ok"}
+    assert httpx.get(f"{server.url}/readyz", verify=False, timeout=30).json() == {"status": "ok"}
     assert server.listening() == workers
     with server.log.open("rb") as log:
         log.seek(noted)

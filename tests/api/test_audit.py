@@ -21,7 +21,7 @@ USER = "ada"
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with collections of each kind."""
-    settings = {"audit_interval_s": "0.05", "audit_flood_s": "0.2"}
+    settings = {"audit_interval_s": "0.05", "audit_flood_s": "2"}
     with Server(tmp_path_factory.mktemp("audit") / "data", workers=2, **settings) as server:
         with server.client() as admin:
             for name in ("reads", "strict"):
@@ -87,7 +87,7 @@ def verify(server: Server, *options: str) -> tuple[int, str]:
 
 def test_reads_are_on_record_with_who_from_where_and_why(audited: Server) -> None:
     headers = {"authorization": f"Bearer {audited.service('crm')}", "roost-purpose": "ticket 1"}
-    with httpx.Client(base_url=audited.url, headers=headers) as crm:
+    with httpx.Client(base_url=audited.url, headers=headers, timeout=30) as crm:
         answers = {name: crm.get(f"/v1/users/{USER}/docs/{name}/k") for name in ("plain", "reads", "strict")}
         snapshot = crm.get(f"/v1/users/{USER}/docs")
     records = found(audited, lambda records: len(records) == 4, actor="service:crm")

@@ -6,6 +6,7 @@ import json
 import signal
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -187,16 +188,24 @@ def without(line: str, *members: str) -> dict[str, Any]:
     return {name: value for name, value in json.loads(line).items() if name not in members}
 
 
+def noted(state: Path) -> int:
+    """How many bytes of its file an import has noted as being in. Before it begins and at its end there is no state."""
+    with suppress(FileNotFoundError):
+        return int(json.loads(state.read_text())["size"])
+    return 0
+
+
 def test_an_import_killed_anywhere_and_repeated_applies_nothing_twice(shell: Shell) -> None:
-    items = documents(800, 12)
+    items = documents(1_200, 40)
     file = write_lines(shell.home / "in", items)
     state = shell.home / "in.import-state"
-    for share in (0.1, 0.4, 0.7):
+    # What is left at the last of them takes longer than this process may stand still before it kills.
+    for share in (0.1, 0.3, 0.5):
         running = shell.start("import", str(file), "--concurrency", "4")
         until(
             lambda share=share, running=running: (
                 running.poll() is not None  # type: ignore[misc]
-                or (state.exists() and json.loads(state.read_text())["size"] > share * file.stat().st_size)
+                or noted(state) > share * file.stat().st_size
             ),
             120,
         )
@@ -207,7 +216,7 @@ def test_an_import_killed_anywhere_and_repeated_applies_nothing_twice(shell: She
     assert last.returncode == 0, last.stderr
     assert last.stderr.startswith("Going on after line ")
     assert not state.exists()
-    assert seqs(shell.server, items) == {12}
+    assert seqs(shell.server, items) == {40}
 
 
 def test_chunks_that_were_applied_but_not_noted_are_not_applied_again(shell: Shell) -> None:
@@ -344,10 +353,11 @@ def test_an_export_carries_what_is_defined(alone: Shell, logs: list[str]) -> Non
 
 
 def test_an_export_goes_on_where_it_was(alone: Shell) -> None:
-    items = documents(350, 2)
+    items = documents(3_000, 1)
     assert alone.run("import", str(write_lines(alone.home / "in", items))).returncode == 0
     assert alone.run("export", "whole").returncode == 0
-    running = alone.start("export", "part")
+    # One user at a time, so that the pages after the first take longer than this process may stand still.
+    running = alone.start("export", "part", "--concurrency", "1")
     state = alone.home / "part.export-state"
     until(lambda: state.exists() or running.poll() is not None)
     running.kill()

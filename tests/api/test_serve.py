@@ -68,7 +68,7 @@ def curl(line: str) -> httpx.Response:
             content = next(words)
         else:
             url = word
-    return httpx.request(method, url, headers=headers, content=content)
+    return httpx.request(method, url, headers=headers, content=content, timeout=30)
 
 
 def test_it_prints_what_one_needs_to_begin(server: Server) -> None:
@@ -151,7 +151,7 @@ def test_it_stops_while_it_starts(tmp_path: Path) -> None:
     assert server.stop() == 0
     server.end()
     with server as server:
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200
 
 
 def test_a_taken_port_is_said(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_data_directory_in_use_is_said(server: Server) -> None:
         roost("serve", "--data", str(server.data), "--port", "0"),
         f"in use by process {server.pid}: stop that one, or choose another with --data.",
     )
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200
 
 
 def test_a_newer_format_is_said(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_the_http_server_behind_it_answers_nobody_else(secure: TlsServer) -> Non
     } - {secure.port}
     assert len(ports) == secure.workers
     for port in ports:
-        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 403
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30).status_code == 403
 
 
 # Certificates
@@ -153,7 +153,7 @@ def test_a_renewed_certificate_is_served_and_nobody_is_dropped(secure: TlsServer
                         fresh = [stack.enter_context(dial(secure)) for _ in range(4)]
                         return held not in {serial(each) for each in fresh}
 
-                await asyncio.to_thread(until, renewed, 10.0, "each worker shows the new certificate")
+                await asyncio.to_thread(until, renewed, 30.0, "each worker shows the new certificate")
                 assert get(before, token) == 200
                 pushed = await device.push(put(1, "notes", "renewed", 1))
                 assert pushed["results"][0]["status"] == "applied"
@@ -325,6 +325,6 @@ def test_one_address_takes_so_many_connections_and_no_more(secure: TlsServer, au
 
     until(served, what="there is room again")
     counted: Any = httpx.get(
-        f"{secure.url}/metrics", verify=tls, headers={"authorization": f"Bearer {secure.admin()}"}
+        f"{secure.url}/metrics", verify=tls, headers={"authorization": f"Bearer {secure.admin()}"}, timeout=30
     ).text
     assert 'roost_limited_total{limit="connections"}' in counted

@@ -22,8 +22,8 @@ EVENTS = 40
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two workers, quick heartbeats."""
-    with Server(tmp_path_factory.mktemp("pair") / "data", workers=2, heartbeat_s="0.2") as server:
+    """Two workers."""
+    with Server(tmp_path_factory.mktemp("pair") / "data", workers=2, heartbeat_s="5") as server:
         yield server
 
 

@@ -22,16 +22,17 @@ from tests.support.api import Account, problem, raw
 from tests.support.server import Server, until
 from tests.support.websocket import SUBPROTOCOL, Socket, opened, put, socket
 
-BEAT_S = 0.3
+BEAT_S = 1.0
+"""After three of these without a sign of life a socket is closed: no process here stands still so long."""
+SHORT_S = 5
+"""How long a token is good that is to be taken, and to end soon after."""
 Act = Callable[[Socket], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Quick heartbeats, little patience, few sockets."""
-    with Server(
-        tmp_path_factory.mktemp("quick") / "data", heartbeat_s=str(BEAT_S), hello_timeout_s="0.5", waiters_max="3"
-    ) as server:
+    """Quick heartbeats, few sockets."""
+    with Server(tmp_path_factory.mktemp("quick") / "data", heartbeat_s=str(BEAT_S), waiters_max="3") as server:
         yield server
 
 
@@ -194,20 +195,18 @@ def test_a_user_that_is_not_there_can_be_pushed_to_but_not_followed(ada: Account
 
 def test_a_token_that_ends_closes_the_socket(bob: Account) -> None:
     for hello in ({"after": 0}, {"device": "phone"}):
-        started = time.monotonic()
-        assert ends(bob, nothing, token=bob.server.token(bob.user, ttl_s=2), **hello) == 4401
-        assert time.monotonic() - started < 2.5
+        assert ends(bob, nothing, token=bob.server.token(bob.user, ttl_s=SHORT_S), **hello) == 4401
 
 
 def test_a_fresh_token_keeps_it_open(bob: Account) -> None:
     async def whole() -> None:
-        short = bob.server.token(bob.user, ttl_s=2)
+        short = bob.server.token(bob.user, ttl_s=SHORT_S)
         async with socket(bob.server.port, bob.user, short, after=0) as device:
             await device.until_live()
             before = asyncio.get_running_loop().time()
             await device.say("token", token=bob.token)
             assert (await device.hear("renewed"))["expires_at"] > time.time() + 1000
-            while asyncio.get_running_loop().time() < before + 2.5:
+            while asyncio.get_running_loop().time() < before + SHORT_S + BEAT_S:
                 await device.hear("events")  # heartbeats, beyond the end of the first token
 
     asyncio.run(whole())
@@ -232,28 +231,33 @@ def test_a_fresh_token_is_of_the_same_admin(bob: Account) -> None:
 
 def test_an_idle_socket_has_heartbeats_with_the_cursor(bob: Account) -> None:
     async def whole() -> None:
+        started = time.monotonic()
         async with socket(bob.server.port, bob.user, bob.token, after=0, collections=["none"]) as device:
             await device.until_live()
-            started = asyncio.get_running_loop().time()
             beats = [await device.hear() for _ in range(4)]
             assert beats == [{"type": "events", "after": 1, "events": [], "seq": 1, "live": True}] * 4
-            assert 3 * BEAT_S < asyncio.get_running_loop().time() - started < 8 * BEAT_S
+            assert 3 * BEAT_S < time.monotonic() - started < 30  # by the usual setting it would be a minute
 
     asyncio.run(whole())
 
 
-def test_who_says_nothing_is_closed(bob: Account) -> None:
-    assert ends(bob, nothing) == 4408
+def test_who_says_nothing_is_closed(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", engine="memory:", hello_timeout_s="0.5") as server:
+        ada = Account(server, "ada")
+        assert ends(ada, nothing) == 4408
+        ada.close()
 
 
 @pytest.mark.parametrize("hello", [{"after": 0}, {}])
 def test_who_gives_no_sign_of_life_is_found_out(bob: Account, hello: dict[str, Any]) -> None:
+    started = time.monotonic()
     with dial(bob, {"type": "hello", "token": bob.token, **hello}) as connection:
         got = b""
-        started = time.monotonic()
-        while part := connection.recv(4096):  # the server's pings come, and are not answered
+        # The server's pings come, and are not answered. 4408 is 0x1138.
+        while b"\x11\x38There was no sign of life: resume from your cursor." not in got:
+            part = connection.recv(4096)
+            assert part, got
             got += part
-        assert b"\x11\x38There was no sign of life: resume from your cursor." in got  # 4408 is 0x1138
         assert time.monotonic() - started > 3 * BEAT_S
 
 
@@ -485,7 +489,7 @@ def test_metrics_count_sockets_and_frames(ada: Account, admin: Account) -> None:
 
 
 def test_the_document_tells_of_the_frames(server: Server) -> None:
-    document = httpx.get(f"{server.url}/openapi.json", verify=False).json()
+    document = httpx.get(f"{server.url}/openapi.json", verify=False, timeout=30).json()
     told = document["paths"]["/v1/users/{user}/sync"]["get"]["x-websocket"]
     assert told["client"]["discriminator"]["mapping"].keys() == {"hello", "push", "token", "read", "ping"}
     assert "events" in told["server"]["discriminator"]["mapping"]

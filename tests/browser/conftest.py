@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.support.chromium import chromium, serve
 from tests.support.server import Server
 
 numbers = count(1)
+# Each waits for as long as it takes; this is only when to give up.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")

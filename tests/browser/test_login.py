@@ -93,7 +93,7 @@ def test_a_login_takes_its_way_through_the_browser(own: Server, elsewhere: str, 
     assert told["state"] == "of the app"
     exchange = {"grant_type": "authorization_code", "client_id": "app", "code_verifier": VERIFIER}
     fields = {**exchange, "redirect_uri": f"{elsewhere}/done", "code": told["code"]}
-    granted = httpx.post(f"{own.url}/v1/auth/token", data=fields)
+    granted = httpx.post(f"{own.url}/v1/auth/token", data=fields, timeout=30)
     assert granted.json()["user"] == "ada", granted.text
 
 
