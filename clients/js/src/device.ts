@@ -66,7 +66,7 @@ export class Device implements Peer {
   #closed = false;
   #erased = false;
   #status: Status;
-  /** Why it is not live, and why what is pushed is not taken. */
+  /** Why it is not live; and, live, why what is pushed is not taken. */
   #problem: Problem;
   #held: Problem;
 
@@ -259,7 +259,6 @@ export class Device implements Peer {
   }
 
   #connected(connection: ConnectionState, error: RoostError | undefined): void {
-    if (connection !== "connecting") this.#held = undefined;
     // Why it was offline stays to be seen until it is live.
     this.#show(connection === "connecting" && this.#problem ? { connection } : { connection, error: problemOf(error) });
     if (connection !== "live" && connection !== "connecting") this.#show({ devices: [] });
@@ -411,7 +410,7 @@ export class Device implements Peer {
     if ("error" in given) this.#problem = given.error;
     const { error: _, ...rest } = { ...this.#status, ...given };
     const mine = { pending: this.replica.unanswered, device: this.device };
-    const error = this.#problem ?? this.#held;
+    const error = this.#problem ?? (rest.connection === "live" ? this.#held : undefined);
     const status: Status = Object.freeze({ ...rest, ...mine, ...(error === undefined ? {} : { error }) });
     if (JSON.stringify(status) === JSON.stringify(this.#status)) return;
     this.#status = status;

@@ -102,6 +102,12 @@ for (const [name, way] of ways) {
     server.write("notes", "b", 2); // what others write does not make it vanish
     assert.deepEqual([...new Set(told)], [undefined, "forbidden", "overloaded"]);
     assert.equal(phone.status.connection, "live");
+
+    server.refusals.push({ code: "forbidden", detail: "No." });
+    void phone.collection("notes").put("a", 2);
+    await until(() => phone.status.error !== undefined);
+    phone.disconnect();
+    assert.equal(phone.status.error, undefined, "whoever switched it off knows why it is offline");
   });
 }
 
