@@ -13,7 +13,6 @@ import select
 import signal
 import weakref
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 
@@ -34,9 +33,7 @@ class Interrupt:
         self._before = signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._before)
 
     def is_set(self) -> bool:

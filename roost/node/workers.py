@@ -58,6 +58,8 @@ class Workers(MPServer):
     Where TLS ends in them, `inside` has a port for each one's HTTP server, and they listen on `port` themselves.
     """
 
+    main_loop_interrupt: Interrupt  # type: ignore[assignment]  # stands in for the Event
+
     def __init__(
         self,
         port: Port,
@@ -85,7 +87,7 @@ class Workers(MPServer):
             respawn_failed_workers=True,
             workers_kill_timeout=STOP_S,
         )
-        self.main_loop_interrupt = self._interrupt = Interrupt()  # type: ignore[assignment]  # stands in for the Event
+        self.main_loop_interrupt = Interrupt()
         self._port = port
         self._inside = inside
         self._up = up
@@ -100,7 +102,7 @@ class Workers(MPServer):
         _allow_connections()
         threading.Thread(target=self._await_first, daemon=True).start()
         try:
-            with self._interrupt:
+            with self.main_loop_interrupt:
                 self.serve(spawn_target=_work)
         finally:
             for worker in self.wrks:

@@ -59,7 +59,9 @@ def test_narrowing_leaves_out_events_but_the_cursor_moves_over_them(pair: Server
         assert events.until_live() == [1, 3]
         assert events.cursor == "4"
         ada.put("b", "k", 1)
-        events.until_cursor("5")  # a heartbeat carries it
+        before = events.beats
+        events.until_cursor("5")
+        assert events.beats > before  # that is what carries it
         ada.put("a", "k", 2)
         assert events.seqs(1) == [6]
     ada.close()

@@ -27,16 +27,19 @@ class Stream:
         self.response = response
         self.cursor = ""
         self.beats = 0
-        self._lines = response.iter_lines()
+        self._lines = self._heard()
+
+    def _heard(self) -> Iterator[str]:
+        for line in self.response.iter_lines():
+            self.beats += line.startswith(":")
+            yield line
 
     def __iter__(self) -> Iterator[Message]:
         name, data = "message", ""
         for line in self._lines:
             field, _, value = line.partition(":")
             value = value.removeprefix(" ")
-            if line.startswith(":"):
-                self.beats += 1
-            elif field == "id":
+            if field == "id":
                 self.cursor = value
             elif field == "event":
                 name = value

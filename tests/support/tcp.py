@@ -40,8 +40,6 @@ class TcpProxy:
         async with self._listener:
             self.port = self._listener.port
             yield self
-        self.cut()
-        await asyncio.sleep(0)  # as in `Listener.end`
 
     def down(self) -> None:
         """Cut everything, and let nobody in."""
@@ -63,9 +61,13 @@ class TcpProxy:
             to_client.transport.abort()
             return
         self._to_server.add(to_server)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._forth(client, to_client, to_server))
-            tasks.create_task(self._back(server, to_client, to_server))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._forth(client, to_client, to_server))
+                tasks.create_task(self._back(server, to_client, to_server))
+        finally:
+            self._to_server.discard(to_server)
+            to_server.transport.abort()
 
     async def _forth(
         self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter, to_server: asyncio.StreamWriter
